@@ -1,0 +1,43 @@
+"""Background jobs on NATS JetStream for Trio and asyncio, with structured concurrency.
+
+async with job_processor("nats://127.0.0.1:4222", stop_signals=(SIGINT, SIGTERM)) as p:
+    p.start_soon(ship_orders)
+"""
+
+from . import codecs as codecs, events as events
+from ._version import __version__ as __version__
+from .backoff import exp_backoff as exp_backoff
+from .errors import NatsJobsError as NatsJobsError, Reject as Reject, Retry as Retry, Snooze as Snooze
+from .jobs import (
+    CancelReason as CancelReason,
+    Enqueued as Enqueued,
+    Fence as Fence,
+    Job as Job,
+    JobDef as JobDef,
+    JobHandle as JobHandle,
+    JobProcessor as JobProcessor,
+    job as job,
+    job_processor as job_processor,
+    run as run,
+)
+
+__all__ = (
+    "CancelReason",
+    "Enqueued",
+    "Fence",
+    "Job",
+    "JobDef",
+    "JobHandle",
+    "JobProcessor",
+    "NatsJobsError",
+    "Reject",
+    "Retry",
+    "Snooze",
+    "__version__",
+    "codecs",
+    "events",
+    "exp_backoff",
+    "job",
+    "job_processor",
+    "run",
+)

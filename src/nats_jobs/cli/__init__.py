@@ -1,0 +1,5 @@
+"""The command line: `nats-jobs`, also as `python -m nats_jobs.cli`."""
+
+from ._main import main as main
+
+__all__ = ("main",)

@@ -1,0 +1,44 @@
+"""Argument parsing and exit codes. Each command is a module with `add_parser`, which names the function that does it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from .._version import __version__
+from ..errors import NatsJobsError
+from . import _server
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ("main",)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command of `nats-jobs` and return its exit code.
+
+    0: done, or ended as asked. 1: it failed, and one line on stderr says why. Wrong usage leaves with `SystemExit(2)`,
+    `--help` and `--version` with `SystemExit(0)`, as argparse has it.
+
+    Args:
+        argv: the arguments after the program's name; None takes those of the process.
+    """
+    options = _parser().parse_args(argv)
+    try:
+        options.command(options)
+    except NatsJobsError as error:
+        # One line, whatever the text of the error has.
+        print(f"nats-jobs: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return 1
+
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nats-jobs", description="Background jobs on NATS JetStream.")
+    parser.add_argument("--version", action="version", version=f"nats-jobs {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _server.add_parser(commands)
+    return parser

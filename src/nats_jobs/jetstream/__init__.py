@@ -1,0 +1,39 @@
+"""JetStream on our own connection: nats-py's manager, and what it cannot do on Trio or cannot do well."""
+
+from ._config import (
+    ServerConfig as ServerConfig,
+    explicit_fields as explicit_fields,
+)
+from ._context import jetstream_context as jetstream_context
+from ._delivery import (
+    ACK as ACK,
+    Answer as Answer,
+    Delivery as Delivery,
+    nak_answer as nak_answer,
+    reply_error as reply_error,
+    term_answer as term_answer,
+)
+from ._publish import (
+    Publication as Publication,
+    PublishAck as PublishAck,
+    publish as publish,
+    publish_many as publish_many,
+)
+from ._pull import Puller as Puller
+
+__all__ = (
+    "ACK",
+    "Answer",
+    "Delivery",
+    "Publication",
+    "PublishAck",
+    "Puller",
+    "ServerConfig",
+    "explicit_fields",
+    "jetstream_context",
+    "nak_answer",
+    "publish",
+    "publish_many",
+    "reply_error",
+    "term_answer",
+)

@@ -1,0 +1,210 @@
+"""Asks a pull consumer for deliveries, and keeps the asking honest.
+
+A pull request lives at the server until it is served, expires, or its inbox has no listener. It dies
+with its link, but survives a fast reconnect to the same inbox (NATS.md 2.5). So each epoch, that is the
+time between two moments at which requests may have died unseen, has an inbox of its own, and begins
+with nothing outstanding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+from nats.js.client import JetStreamContext
+from nats.js.errors import NotFoundError
+
+from ..backoff import jittered
+from ..errors import ConnectionLost, ConsumerGone, NatsJobsError, PullRefused
+from ..units import to_ns
+from ..wire import Connection, Msg
+from ._delivery import Delivery, is_delivery
+from ._status import PullStatus, StatusKind, read_status
+
+__all__ = ("Puller",)
+
+_LONGEST_HEARTBEAT = 5.0
+_SILENT_BEATS = 2
+_FLUSH = 5.0
+
+
+class Puller:
+    """The pull requests of one worker on one consumer.
+
+    `take` is called in the connection's reader for each delivery. `ready` is called when new requests can
+    be sent after a time in which they could not. Both must return at once.
+
+    Args:
+        expires: seconds that one request waits at the server.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        js: JetStreamContext,
+        stream: str,
+        consumer: str,
+        *,
+        expires: float,
+        take: Callable[[Delivery], None],
+        ready: Callable[[], None],
+    ) -> None:
+        self.stream = stream
+        self.consumer = consumer
+        self.expires = expires
+        self.outstanding = 0
+        self.max_batch: int | None = None
+        self._connection = connection
+        self._js = js
+        self._take = take
+        self._ready = ready
+        self._heartbeat = min(expires / 2, _LONGEST_HEARTBEAT)
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._limits = f'"expires":{to_ns(expires)},"idle_heartbeat":{to_ns(self._heartbeat)}'
+        self._inbox = ""
+        self._sid = 0
+        self._open = False
+        self._closing = False
+        self._heard = True
+        self._renewed = False
+        self._trouble: PullStatus | None = None
+        self._failure: NatsJobsError | None = None
+        self._changed = anyio.Event()
+
+    def pull(self, batch: int) -> int:
+        """Ask for `batch` deliveries now, and return how many were asked for; 0 when that is not possible now."""
+        if not self._open or batch < 1:
+            return 0
+
+        batch = min(batch, self.max_batch or batch)
+        try:
+            self._connection.send(
+                self._subject, self._inbox, b"", b'{"batch":%d,%b}' % (batch, self._limits.encode())
+            )
+        except ConnectionLost:
+            # `run` notices the new link and begins a new epoch.
+            return 0
+
+        self.outstanding += batch
+        return batch
+
+    async def run(self) -> None:
+        """Watch over the requests until cancelled.
+
+        Raises:
+            ConsumerGone: consumer or stream do not exist any more.
+            PullRefused: the consumer cannot be pulled.
+            PermissionDenied: the account may not use the inbox.
+        """
+        failures = 0
+        while True:
+            self._begin_epoch()
+            why = await self._until_epoch_ends()
+            self._open = False
+            if why is None or why.kind is StatusKind.ALL_ENDED:
+                failures = 0
+            else:
+                await anyio.sleep(jittered(failures, first=0.1, most=1.0))
+                failures += 1
+                await self._check_existence()
+
+    async def close(self) -> None:
+        """Take all requests back. What the server had already sent is still given to `take` (NATS.md 2.5)."""
+        self._open = False
+        self._closing = True
+        self._connection.drop(self._sid, keep=True)
+        try:
+            await self._connection.flush(_FLUSH)
+        except NatsJobsError:
+            # Without a link the requests are gone, too.
+            pass
+        finally:
+            self._connection.drop(self._sid)
+
+    def _begin_epoch(self) -> None:
+        if self._sid:
+            self._connection.drop(self._sid)
+
+        self._trouble = None
+        self._heard = True
+        self.outstanding = 0
+        self._inbox = self._connection.new_inbox()
+        self._sid = self._connection.listen(
+            self._inbox, self._receive, fail=self._on_refusal, renewed=self._on_new_link
+        )
+
+    async def _until_epoch_ends(self) -> PullStatus | None:
+        """Return why the requests must be thought dead: None for a new link, or what the server said."""
+        await self._connection.wait_connected()
+        self._renewed = False
+        self._open = True
+        self._ready()
+        silent = 0
+        while True:
+            self._changed = anyio.Event()
+            with anyio.move_on_after(self._heartbeat):
+                await self._changed.wait()
+
+            if self._failure is not None:
+                raise self._failure
+
+            if self._renewed:
+                return None
+
+            if self._trouble is not None:
+                return self._trouble
+
+            silent = 0 if self._heard or not self.outstanding else silent + 1
+            self._heard = False
+            if silent > _SILENT_BEATS and self._connection.connected:
+                return PullStatus(StatusKind.BACK_OFF, "no heartbeat")
+
+    async def _check_existence(self) -> None:
+        """A 503, or silence, may mean that the consumer is gone: nobody would ever say so (NATS.md 2.2)."""
+        try:
+            await self._js.consumer_info(self.stream, self.consumer)
+        except NotFoundError as error:
+            raise ConsumerGone(self.stream, self.consumer, str(error.description)) from None
+        except Exception:
+            # No leader, no link, no answer: asking again is all that can be done.
+            return
+
+    def _receive(self, message: Msg) -> None:
+        self._heard = True
+        if is_delivery(message):
+            if self.outstanding:
+                self.outstanding -= 1
+
+            self._take(Delivery(self._connection, message, self._connection.arrived_after))
+        elif not self._closing:
+            self._obey(read_status(message))
+
+    def _obey(self, status: PullStatus) -> None:
+        match status.kind:
+            case StatusKind.ALIVE:
+                return
+            case StatusKind.ENDED:
+                self.outstanding = max(0, self.outstanding - status.undelivered)
+                self._ready()
+                return
+            case StatusKind.TOO_LARGE:
+                self.max_batch = status.limit
+                self._trouble = status
+            case StatusKind.GONE:
+                self._failure = ConsumerGone(self.stream, self.consumer, status.text)
+            case StatusKind.REFUSED:
+                self._failure = PullRefused(self.stream, self.consumer, status.text)
+            case _:
+                self._trouble = status
+
+        self._open = False
+        self._changed.set()
+
+    def _on_refusal(self, error: Exception) -> None:
+        if isinstance(error, NatsJobsError):
+            self._failure = error
+            self._changed.set()
+
+    def _on_new_link(self) -> None:
+        self._renewed = True
+        self._changed.set()

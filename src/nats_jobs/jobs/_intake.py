@@ -1,0 +1,175 @@
+"""What comes in: how many messages to ask for, and the deliveries that wait for a slot.
+
+A delivery that waits here uses up its lease, so only what can start at once is asked for. "At once"
+includes the slots that will have become free by the time a message has travelled here: when jobs take
+a millisecond, asking only for what is free now would leave the slots idle half of the time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from .._clock import Clock
+from ..jetstream import Delivery, Puller, nak_answer
+from ..wire import Reply
+from ._lease import Lease, LeaseBook
+
+__all__ = ("Demand", "Intake")
+
+# Seconds: a message that was asked for is here by then, on a link that is worth the name.
+_TRAVEL = 0.01
+
+
+class Demand:
+    """Says how many messages to ask for. Pure arithmetic on counts and times.
+
+    Args:
+        concurrency: how many jobs can run at once.
+        batch: the most for one request, when the user gave it; above `concurrency` it is also how many
+            may be in hand.
+    """
+
+    def __init__(self, concurrency: int, batch: int | None) -> None:
+        self._concurrency = concurrency
+        self._batch = batch
+        self._hoard = max(0, (batch or 0) - concurrency)
+        self._ahead = 0
+        self._completed = 0
+        self._since: float | None = None
+
+    @property
+    def hoards(self) -> bool:
+        """Whether the user asked for more than can start at once."""
+        return self._hoard > 0
+
+    def completed(self) -> None:
+        """Count a job that has ended."""
+        self._completed += 1
+
+    def slowed_down(self) -> None:
+        """What was asked for in advance could not start: ask for less."""
+        self._ahead = 0
+
+    def missing(self, in_hand: int, outstanding: int) -> int:
+        """Return how many could be asked for. Cheap, for each job."""
+        return self._concurrency + max(self._ahead, self._hoard) - in_hand - outstanding
+
+    def batch(self, now: float, missing: int, waiting: int, outstanding: int) -> int:
+        """Return how many to ask for now; 0 while what is under way or waiting suffices."""
+        if missing < 1 or (4 * missing < self._concurrency + self._ahead and (waiting or outstanding)):
+            return 0
+
+        self._look_ahead(now)
+        return min(missing, self._batch or missing)
+
+    def _look_ahead(self, now: float) -> None:
+        if self._since is not None and now > self._since:
+            expected = int(self._completed / (now - self._since) * _TRAVEL)
+            self._ahead = min(self._concurrency, (self._ahead + expected + 1) // 2 if expected else 0)
+
+        self._since = now
+        self._completed = 0
+
+
+class Intake:
+    """The deliveries in hand that no slot has taken yet. Gives back what it cannot use."""
+
+    def __init__(
+        self,
+        demand: Demand,
+        leases: LeaseBook,
+        clock: Clock,
+        *,
+        busy: Callable[[], int],
+        wake: Callable[[], None],
+        redelivered: Callable[[Delivery], None],
+        pulled: Callable[[int], None],
+    ) -> None:
+        self.puller: Puller | None = None
+        self._demand = demand
+        self._leases = leases
+        self._clock = clock
+        self._busy = busy
+        self._wake = wake
+        self._redelivered = redelivered
+        self._pulled = pulled
+        self._waiting: deque[Lease] = deque()
+        self._open = True
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def receive(self, delivery: Delivery) -> None:
+        """Take in a delivery, or hand it back when the worker is stopping. Called in the reader."""
+        if not self._open:
+            _give_back(delivery)
+            return
+
+        lease = self._leases.open(delivery)
+        if lease is None:
+            return
+
+        if delivery.attempt > 1:
+            self._redelivered(delivery)
+
+        self._waiting.append(lease)
+        self._wake()
+
+    def take(self) -> Lease | None:
+        """Return the next delivery to perform. One whose lease was lost while it waited is dropped here."""
+        while self._waiting:
+            lease = self._waiting.popleft()
+            if self._leases.is_held(lease):
+                lease.started = True
+                return lease
+
+        return None
+
+    def completed(self) -> None:
+        """A job has ended: perhaps it is time to ask for more."""
+        self._demand.completed()
+        self.refill()
+
+    def refill(self) -> None:
+        """Ask for what is missing."""
+        puller = self.puller
+        if puller is None or not self._open:
+            return
+
+        waiting = len(self._waiting)
+        outstanding = puller.outstanding
+        missing = self._demand.missing(self._busy() + waiting, outstanding)
+        if missing < 1:
+            return
+
+        batch = self._demand.batch(self._clock(), missing, waiting, outstanding)
+        if batch and puller.pull(batch):
+            self._pulled(batch)
+
+    def idle(self, lease: Lease) -> bool:
+        """A delivery has waited long: keep it only if the user asked for such a store."""
+        if self._demand.hoards:
+            return True
+
+        self._demand.slowed_down()
+        self._leases.settle(lease, nak_answer())
+        return False
+
+    def close(self) -> None:
+        """Take nothing more, and hand back at once what has not started."""
+        self._open = False
+        while (lease := self.take()) is not None:
+            self._leases.settle(lease, nak_answer())
+
+
+def _give_back(delivery: Delivery) -> None:
+    try:
+        delivery.settle(nak_answer(), _ignore)
+    except Exception:
+        # No link: the server gives it to someone else when its ack deadline is over.
+        return
+
+
+def _ignore(reply: Reply) -> None:
+    pass

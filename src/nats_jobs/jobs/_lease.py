@@ -1,0 +1,267 @@
+"""The lease: our right to work on a delivery, and the one who keeps it.
+
+The server cannot tell us that we still own a message, and acts on what a former owner says
+(NATS.md 3.3). So ownership is computed here, on the monotonic clock (DESIGN.md section 4):
+
+* A lease is trusted from a moment not later than the delivery, for `ack_wait` less a margin.
+* A third of `ack_wait` on, an extension is asked for. When the server confirms it, the lease is trusted
+  from the moment of *asking*, never from that of the reply.
+* A lease that is used up is lost: the job is cancelled before the server may give the message to anyone
+  else, and nothing is sent for it any more, by nobody.
+* A settlement (ack, nak, term) is sent again until it is confirmed or the lease is used up.
+* Of two deliveries of one message the later one counts; the holder of the earlier has lost it.
+
+What this cannot exclude: a consumer leader that crashes right after it confirmed an extension may
+redeliver early. `Job.fence` is for effects that must not happen twice even then.
+
+`LeaseBook` decides and never waits; `keep` is its clockwork.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Protocol
+
+import anyio
+
+from .._clock import Clock
+from ..errors import NatsJobsError
+from ..jetstream import Answer, Delivery, reply_error
+from ..wire import Connection, Reply
+
+__all__ = ("Lease", "LeaseBook", "LeaseEvents")
+
+# Fractions of ack_wait.
+_ASK_AFTER = 1 / 3
+_TICK = 1 / 20
+_MARGIN = 1 / 10
+# Seconds without a confirmation after which a settlement is sent again.
+_RESEND_AFTER = 2.0
+
+
+class LeaseEvents(Protocol):
+    """What the book tells its worker. Must return at once."""
+
+    def lease_lost(self, lease: Lease, why: str) -> None:
+        """The lease is gone while it was held: cancel the job, or do not start it."""
+
+    def lease_idle(self, lease: Lease) -> bool:
+        """A delivery has waited unstarted for a third of `ack_wait`. Return whether to keep it; if not, it was settled."""
+
+    def lease_extended(self, lease: Lease) -> None:
+        """An extension is being asked for."""
+
+    def not_confirmed(self, lease: Lease, why: str) -> None:
+        """The lease ran out while its settlement was unconfirmed."""
+
+
+class Lease:
+    """One delivery in hand. `trusted_until` is on the monotonic clock."""
+
+    __slots__ = (
+        "answer",
+        "answered_at",
+        "ask_at",
+        "closed",
+        "delivery",
+        "started",
+        "tokens",
+        "trouble",
+        "trusted_until",
+    )
+
+    def __init__(self, delivery: Delivery, trusted_until: float, ask_at: float) -> None:
+        self.delivery = delivery
+        self.trusted_until = trusted_until
+        self.ask_at = ask_at
+        self.started = False
+        self.closed = False
+        self.answer: Answer | None = None
+        self.answered_at = 0.0
+        self.trouble: str | None = None
+        self.tokens: list[str] = []
+
+
+class LeaseBook:
+    """Every delivery that this worker has in hand, from its receipt until its settlement is confirmed."""
+
+    def __init__(
+        self, connection: Connection, clock: Clock, *, ack_wait: float, auto_extend: bool, events: LeaseEvents
+    ) -> None:
+        self.ack_wait = ack_wait
+        self.extension_interval = ack_wait * _ASK_AFTER
+        self._connection = connection
+        self._clock = clock
+        self._auto_extend = auto_extend
+        self._events = events
+        self._tick = ack_wait * _TICK
+        self._trusted_for = ack_wait - ack_wait * _MARGIN
+        # One entry for each message: of two deliveries of the same one, only the later can be ours.
+        self._leases: dict[int, Lease] = {}
+        self._asleep: anyio.Event | None = None
+        self._emptied: anyio.Event | None = None
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def open(self, delivery: Delivery) -> Lease | None:
+        """Enter a delivery that has just come in; None when its lease was used up on the way, or a later one is here."""
+        known = self._leases.get(delivery.sequence)
+        if known is not None:
+            if known.delivery.attempt >= delivery.attempt:
+                return None
+
+            self._lose(known, "the server delivered the job again")
+
+        trusted_until = delivery.arrived_after + self._trusted_for
+        if self._clock() >= trusted_until:
+            return None
+
+        lease = Lease(delivery, trusted_until, delivery.arrived_after + self.extension_interval)
+        self._leases[delivery.sequence] = lease
+        if self._asleep is not None:
+            self._asleep.set()
+
+        return lease
+
+    def is_held(self, lease: Lease) -> bool:
+        """Whether the delivery is still ours to work on. Notices a loss that the clock has brought meanwhile."""
+        if lease.closed:
+            return False
+
+        if self._clock() >= lease.trusted_until:
+            self._run_out(lease)
+            return False
+
+        return True
+
+    def settle(self, lease: Lease, answer: Answer) -> bool:
+        """Give the one answer to a delivery; False, and nothing is sent, when it is no longer ours."""
+        if not self.is_held(lease):
+            return False
+
+        lease.answer = answer
+        self._send_answer(lease)
+        return True
+
+    def claimed(self, sequence: int, attempt: int) -> None:
+        """Another worker announced that it has a later delivery of this message."""
+        lease = self._leases.get(sequence)
+        if lease is not None and lease.delivery.attempt < attempt:
+            self._lose(lease, "another worker announced that it has the job now")
+
+    async def extend(self, lease: Lease) -> None:
+        """Ask for an extension now, and wait until it is confirmed or the lease is closed."""
+        before = lease.trusted_until
+        self._ask_extension(lease, self._clock())
+        while not lease.closed and lease.trusted_until == before:
+            await anyio.sleep(self._tick / 10)
+
+    async def keep(self) -> None:
+        """Extend, repeat and give up, as time goes by. Until cancelled."""
+        while True:
+            if self._leases:
+                await anyio.sleep_until(self.look_through())
+            else:
+                self._asleep = anyio.Event()
+                await self._asleep.wait()
+                self._asleep = None
+
+    async def wait_empty(self) -> None:
+        """Wait until every delivery is settled or lost. A lease lasts `ack_wait` at most without extensions."""
+        while self._leases:
+            self._emptied = anyio.Event()
+            await self._emptied.wait()
+
+    def look_through(self) -> float:
+        """Do for every lease what is due, and return when to look again."""
+        now = self._clock()
+        again = now + self._tick
+        for lease in list(self._leases.values()):
+            if lease.closed:
+                continue
+
+            if now >= lease.trusted_until:
+                self._run_out(lease)
+            elif lease.answer is not None:
+                self._press_for_confirmation(lease, now)
+            elif now >= lease.ask_at:
+                self._prolong(lease, now)
+
+            if not lease.closed:
+                again = min(again, lease.trusted_until)
+
+        return again
+
+    def _prolong(self, lease: Lease, now: float) -> None:
+        if not lease.started and not self._events.lease_idle(lease):
+            return
+
+        if self._auto_extend:
+            self._ask_extension(lease, now)
+            if not lease.closed:
+                self._events.lease_extended(lease)
+
+    def _ask_extension(self, lease: Lease, now: float) -> None:
+        # Asked again on the next tick if this one cannot be sent, or is refused.
+        lease.ask_at = now + self._tick
+        try:
+            lease.tokens.append(lease.delivery.ask_extension(partial(self._on_extension, lease, now)))
+        except NatsJobsError as error:
+            lease.trouble = str(error)
+        else:
+            lease.ask_at = now + self.extension_interval / 2
+
+    def _on_extension(self, lease: Lease, asked_at: float, reply: Reply) -> None:
+        error = reply_error(reply)
+        if error is not None:
+            lease.trouble = str(error)
+            lease.ask_at = min(lease.ask_at, asked_at + self._tick)
+        elif not lease.closed:
+            lease.trouble = None
+            lease.trusted_until = max(lease.trusted_until, asked_at + self._trusted_for)
+            lease.ask_at = asked_at + self.extension_interval
+
+    def _press_for_confirmation(self, lease: Lease, now: float) -> None:
+        if lease.trouble is not None or now - lease.answered_at > _RESEND_AFTER:
+            self._send_answer(lease)
+
+    def _send_answer(self, lease: Lease) -> None:
+        assert lease.answer is not None
+        lease.answered_at = self._clock()
+        lease.trouble = None
+        try:
+            lease.tokens.append(lease.delivery.settle(lease.answer, partial(self._on_answer, lease)))
+        except NatsJobsError as error:
+            lease.trouble = str(error)
+
+    def _on_answer(self, lease: Lease, reply: Reply) -> None:
+        error = reply_error(reply)
+        if error is not None:
+            lease.trouble = str(error)
+        elif not lease.closed:
+            self._close(lease)
+
+    def _run_out(self, lease: Lease) -> None:
+        why = lease.trouble or (
+            "the event loop or the process was held up" if self._auto_extend else "ack_wait is over"
+        )
+        if lease.answer is not None:
+            self._close(lease)
+            self._events.not_confirmed(lease, why)
+        else:
+            self._lose(lease, f"no extension was confirmed in time: {why}")
+
+    def _lose(self, lease: Lease, why: str) -> None:
+        self._close(lease)
+        self._events.lease_lost(lease, why)
+
+    def _close(self, lease: Lease) -> None:
+        lease.closed = True
+        for token in lease.tokens:
+            self._connection.forget(token)
+
+        if self._leases.get(lease.delivery.sequence) is lease:
+            del self._leases[lease.delivery.sequence]
+            if not self._leases and self._emptied is not None:
+                self._emptied.set()

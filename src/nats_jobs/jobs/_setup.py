@@ -1,0 +1,265 @@
+"""Makes the stream and the consumer of a definition, or binds to those that are there.
+
+What exists is compared with what the definition asks for in so many words: equal, or only our default
+differs: bind. Asked for, and the server can change it: update. The rest: `ConfigMismatch`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nats.js.api import ConsumerConfig
+from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
+
+from ..errors import ConfigMismatch, Difference, NoResponders, SetupFailed
+from ..jetstream import ServerConfig, explicit_fields
+from ..units import from_ns, to_ns
+from . import _dead_letters
+from ._definition import JobDef
+
+__all__ = ("Site", "default_consumer", "default_stream", "set_up")
+
+_WEEK = 7 * 24 * 3600
+_ACK_WAIT = 10.0
+# Deliveries beyond the attempts: for stops, lost leases and crashes, which are no attempts.
+SPARE_DELIVERIES = 20
+
+_STREAM_EXISTS = (10058, 10065)
+_CONSUMER_EXISTS = (10148, 10013)
+
+# NATS.md 4.2, checked live.
+_CHANGEABLE_IN_STREAM = frozenset(
+    [
+        "subjects",
+        "max_msgs",
+        "max_bytes",
+        "max_age",
+        "max_msg_size",
+        "max_consumers",
+        "max_msgs_per_subject",
+        "discard",
+        "discard_new_per_subject",
+        "duplicate_window",
+        "description",
+        "metadata",
+        "allow_direct",
+        "compression",
+        "allow_atomic",
+        "allow_batched",
+        "num_replicas",
+    ]
+)
+_CAN_BE_TURNED_ON = frozenset(["deny_delete", "deny_purge", "sealed", "allow_msg_ttl", "allow_msg_schedules"])
+_CHANGEABLE_IN_CONSUMER = frozenset(
+    [
+        "ack_wait",
+        "max_deliver",
+        "max_ack_pending",
+        "filter_subject",
+        "filter_subjects",
+        "headers_only",
+        "description",
+        "metadata",
+        "pause_until",
+        "sample_freq",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a worker works: the server's own settings. `max_deliver` is 0 when there is no limit."""
+
+    stream: str
+    consumer: str
+    ack_wait: float
+    max_deliver: int
+    consumer_config: ConsumerConfig
+
+
+def default_stream(defn: JobDef[Any]) -> dict[str, Any]:
+    """Return what a stream is made with: the Node library's settings, then the definition's."""
+    defaults: dict[str, Any] = {
+        "name": defn.stream,
+        "subjects": [defn.stream],
+        "retention": "workqueue",
+        "storage": "file",
+        "discard": "old",
+        "max_age": to_ns(_WEEK),
+        "num_replicas": 1,
+        "deny_delete": False,
+        "deny_purge": False,
+    }
+    config = defaults | explicit_fields(defn.stream_config)
+    if "mirror" in config:
+        # A mirror has no subjects of its own.
+        del config["subjects"]
+
+    return config
+
+
+def default_consumer(defn: JobDef[Any]) -> dict[str, Any]:
+    """Return what a consumer is made with: the Node library's settings but for `max_deliver`, then the definition's."""
+    return {
+        "durable_name": defn.consumer,
+        "ack_policy": "explicit",
+        "ack_wait": to_ns(_ACK_WAIT),
+        "deliver_policy": "all",
+        "replay_policy": "instant",
+        "max_deliver": defn.num_attempts + SPARE_DELIVERIES,
+    } | _asked_of_consumer(defn)
+
+
+async def set_up(server: ServerConfig, defn: JobDef[Any]) -> Site:
+    """See to it that stream, consumer and dead-letter stream stand.
+
+    Raises:
+        ConfigMismatch: what exists contradicts the definition, and cannot be changed.
+        SetupFailed: the server refused, with its reason.
+        RequestTimeout, ConnectionLost: no answer.
+    """
+    await _in_words("stream", defn.stream, _set_up_stream(server, defn))
+    if defn.dead_letter:
+        await _in_words("stream", _dead_letters.STREAM, _set_up_dead_letters(server))
+
+    config = await _in_words("consumer", defn.consumer, _set_up_consumer(server, defn))
+    return Site(
+        stream=defn.stream,
+        consumer=defn.consumer,
+        ack_wait=from_ns(config["ack_wait"]),
+        max_deliver=max(0, config.get("max_deliver", 0)),
+        consumer_config=ConsumerConfig.from_response(dict(config)),
+    )
+
+
+async def _set_up_stream(server: ServerConfig, defn: JobDef[Any]) -> dict[str, Any]:
+    try:
+        existing = await server.stream(defn.stream)
+    except NotFoundError:
+        try:
+            return await server.create_stream(default_stream(defn))
+        except APIError as error:
+            if error.err_code not in _STREAM_EXISTS:
+                raise
+
+            # Another worker was quicker; or the subjects belong to another stream, then this says so.
+            existing = await _or_raise(server.stream(defn.stream), error)
+
+    asked = explicit_fields(defn.stream_config)
+    changes = _changes("stream", defn.stream, asked, existing, _can_change_stream)
+    return await server.update_stream(existing | changes) if changes else existing
+
+
+async def _set_up_dead_letters(server: ServerConfig) -> dict[str, Any]:
+    try:
+        return await server.stream(_dead_letters.STREAM)
+    except NotFoundError:
+        try:
+            return await server.create_stream(_dead_letters.stream_config())
+        except APIError as error:
+            if error.err_code not in _STREAM_EXISTS:
+                raise
+
+            return await _or_raise(server.stream(_dead_letters.STREAM), error)
+
+
+async def _set_up_consumer(server: ServerConfig, defn: JobDef[Any]) -> dict[str, Any]:
+    try:
+        existing = await server.consumer(defn.stream, defn.consumer)
+    except NotFoundError:
+        try:
+            return await server.create_consumer(defn.stream, default_consumer(defn))
+        except APIError as error:
+            if error.err_code not in _CONSUMER_EXISTS:
+                raise
+
+            existing = await _or_raise(server.consumer(defn.stream, defn.consumer), error)
+
+    _check_usable(defn, existing)
+    asked = _asked_of_consumer(defn)
+    changes = _changes(
+        "consumer", defn.consumer, asked, existing, lambda field, _: field in _CHANGEABLE_IN_CONSUMER
+    )
+    changes |= _raised_max_deliver(defn, asked, existing)
+    return await server.update_consumer(defn.stream, existing | changes) if changes else existing
+
+
+def _asked_of_consumer(defn: JobDef[Any]) -> dict[str, Any]:
+    asked = explicit_fields(defn.consumer_config)
+    asked.pop("name", None)
+    if defn.filter_subject is not None:
+        asked["filter_subject"] = defn.filter_subject
+
+    return asked
+
+
+def _raised_max_deliver(defn: JobDef[Any], asked: dict[str, Any], existing: dict[str, Any]) -> dict[str, Any]:
+    """A lower limit, such as the Node library's, would leave interrupted jobs in the stream, out of reach."""
+    needed = defn.num_attempts + SPARE_DELIVERIES
+    if "max_deliver" in asked or not 0 < existing.get("max_deliver", 0) < needed:
+        return {}
+
+    return {"max_deliver": needed}
+
+
+def _check_usable(defn: JobDef[Any], existing: dict[str, Any]) -> None:
+    """Refuse a consumer that jobs cannot be pulled from, whatever the definition says."""
+    problems = [
+        Difference(field, ours, existing.get(field))
+        for field, ours in (("ack_policy", "explicit"), ("deliver_subject", None), ("backoff", None))
+        if (existing.get(field) or None) != ours
+    ]
+    if problems:
+        raise ConfigMismatch("consumer", defn.consumer, tuple(problems))
+
+
+def _changes(
+    kind: str, name: str, asked: dict[str, Any], existing: dict[str, Any], can_change: Any
+) -> dict[str, Any]:
+    """Return the fields to update; raise for those that cannot be."""
+    differing = {field: value for field, value in asked.items() if not _same(value, existing.get(field))}
+    stuck = tuple(
+        Difference(field, value, existing.get(field))
+        for field, value in differing.items()
+        if not can_change(field, value)
+    )
+    if stuck:
+        raise ConfigMismatch(kind, name, stuck)
+
+    return differing
+
+
+def _can_change_stream(field: str, value: Any) -> bool:
+    return field in _CHANGEABLE_IN_STREAM or (field in _CAN_BE_TURNED_ON and value is True)
+
+
+def _same(ours: Any, servers: Any) -> bool:
+    if isinstance(ours, dict) and isinstance(servers, dict):
+        # The server adds entries of its own, such as metadata under `_nats.`.
+        return all(_same(value, servers.get(key)) for key, value in ours.items())
+
+    # The server leaves out what is empty.
+    return ours == servers or (not ours and not servers)
+
+
+async def _or_raise(attempt: Any, otherwise: APIError) -> dict[str, Any]:
+    try:
+        return dict(await attempt)
+    except NotFoundError:
+        raise otherwise from None
+
+
+async def _in_words(kind: str, name: str, attempt: Any) -> dict[str, Any]:
+    try:
+        return dict(await attempt)
+    except ServiceUnavailableError as error:
+        why = (
+            error.description
+            or "JetStream does not answer: is it enabled (-js), and has the cluster a leader?"
+        )
+        raise SetupFailed(kind, name, why) from error
+    except APIError as error:
+        raise SetupFailed(kind, name, f"{error.description} ({error.err_code})") from error
+    except NoResponders as error:
+        raise SetupFailed(kind, name, "JetStream does not answer: is it enabled (-js)?") from error

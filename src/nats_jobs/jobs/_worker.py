@@ -1,0 +1,345 @@
+"""A worker: one definition, started. Its task tree, its books, and its way of stopping.
+
+    leases kept           outlives the attempts: what they settle must be confirmed
+      attempts            the slots, each performing one job after the other
+        intake            the pull requests and their watch
+
+Stop ends them from the inside out: the requests are taken back, what has not started is handed back,
+the running jobs get their grace and are then cancelled with STOP, the settlements are confirmed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import anyio
+from anyio.abc import TaskStatus
+
+from .._clock import running_clock
+from .._groups import outliving_group
+from ..events import LeaseLost, NoAck, Pull, Start, Stop, Working
+from ..jetstream import Delivery, Puller, ServerConfig
+from ..wire import Connection
+from ._attempt import Attempts
+from ._claims import Claims
+from ._definition import JobDef
+from ._emitter import Emitter
+from ._intake import Demand, Intake
+from ._lease import Lease, LeaseBook
+from ._producer import NOT_BEFORE
+from ._reasons import CancelReason
+from ._settle import Settler
+from ._setup import Site, set_up
+from ._slots import Slots
+
+if TYPE_CHECKING:
+    from ._processor import JobProcessor
+
+__all__ = ("JobHandle", "Worker", "WorkerStatistics")
+
+T = TypeVar("T")
+
+# The pulse must be sharper than the lease is long.
+_PULSES_PER_ACK_WAIT = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerStatistics:
+    """What a worker has done so far, by how attempts ended; and what it has in hand now."""
+
+    running: int
+    waiting: int
+    completed: int
+    failed: int
+    interrupted: int
+    dead_lettered: int
+    lost: int
+
+
+class Worker(Generic[T]):
+    """Runs one definition. Everything but `run` is called from inside its task tree, or is plain."""
+
+    leases: LeaseBook
+    site: Site
+    _attempts: Attempts
+    _intake: Intake
+
+    def __init__(
+        self, defn: JobDef[T], processor: JobProcessor, connection: Connection, emitter: Emitter
+    ) -> None:
+        self.defn = defn
+        self.processor = processor
+        self.connection = connection
+        self.emitter = emitter
+        self.clock = running_clock()
+        self.stopping = False
+        self.ended = anyio.Event()
+        self._settler = Settler(self)
+        self._grace = processor.stop_grace if defn.stop_grace is None else defn.stop_grace
+        self._grace_ends = math.inf
+        self._stop_asked = anyio.Event()
+        self._grace_changed = anyio.Event()
+        self._standing = False
+
+    @property
+    def consumer(self) -> str:
+        return self.defn.consumer
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Set up, work until told to stop, wind down.
+
+        Raises:
+            ConfigMismatch, SetupFailed: there is nothing to work on.
+            ConsumerGone, PullRefused, PermissionDenied: there is nothing to work on any more.
+        """
+        try:
+            if self._stop_asked.is_set():
+                return
+
+            self.site = await set_up(ServerConfig(self.processor.js), self.defn)
+            self.connection.sharpen_pulse(self.site.ack_wait / _PULSES_PER_ACK_WAIT)
+            self.leases = LeaseBook(
+                self.connection,
+                self.clock,
+                ack_wait=self.site.ack_wait,
+                auto_extend=self.defn.auto_extend_ack_timeout,
+                events=self,
+            )
+            async with outliving_group("every delivery is settled") as keeping:
+                keeping.start_soon(self.leases.keep)
+                try:
+                    await self._work(task_status)
+                finally:
+                    # A lease without extensions ends by itself, so this does too.
+                    with anyio.move_on_after(self.site.ack_wait, shield=True):
+                        await self.leases.wait_empty()
+        finally:
+            self.stopping = True
+            self.ended.set()
+
+    async def _work(self, task_status: TaskStatus[None]) -> None:
+        async with anyio.create_task_group() as attempts:
+            slots: Slots[Lease] = Slots(attempts, self.defn.concurrency, self._take, self._perform)
+            claims = Claims(self.connection, self.site.stream, self.consumer, self.leases.claimed)
+            self._attempts = Attempts(self, self._settler, slots.wake)
+            self._intake = Intake(
+                Demand(self.defn.concurrency, self.defn.batch),
+                self.leases,
+                self.clock,
+                busy=lambda: slots.busy,
+                wake=slots.wake,
+                redelivered=claims.announce,
+                pulled=self._pulled,
+            )
+            try:
+                await self._take_in(task_status)
+                await self._wind_down(slots)
+            finally:
+                self._intake.close()
+                claims.close()
+                # What is left in the group waits for work that will not come.
+                attempts.cancel_scope.cancel(CancelReason.STOP.value)
+
+    async def _take_in(self, task_status: TaskStatus[None]) -> None:
+        """Pull until told to stop; then take the requests back, and hand back what had not started."""
+        puller = Puller(
+            self.connection,
+            self.processor.js,
+            self.site.stream,
+            self.consumer,
+            expires=self.defn.pull_interval,
+            take=self._intake.receive,
+            ready=lambda: self._ready(task_status),
+        )
+        self._intake.puller = puller
+        try:
+            async with anyio.create_task_group() as intake:
+                intake.start_soon(puller.run)
+                await self._stop_asked.wait()
+                intake.cancel_scope.cancel(CancelReason.STOP.value)
+        finally:
+            self._intake.close()
+            with anyio.move_on_after(self.site.ack_wait, shield=True):
+                await puller.close()
+
+    def _ready(self, task_status: TaskStatus[None]) -> None:
+        """Requests can be sent: for the first time, or again."""
+        if not self._standing:
+            self._standing = True
+            if self.emitter.wanted:
+                self.emitter.emit(Start(**self._about(), concurrency=self.defn.concurrency))
+
+        self._intake.refill()
+        task_status.started()
+
+    async def _wind_down(self, slots: Slots[Lease]) -> None:
+        """Give the running jobs their grace, then cancel them, then wait until they have ended."""
+        while slots.busy and anyio.current_time() < self._grace_ends:
+            self._grace_changed = anyio.Event()
+            with anyio.move_on_after(self._grace_ends - anyio.current_time()) as grace:
+                async with anyio.create_task_group() as either:
+                    either.start_soon(self._cancel_when_idle, slots, either.cancel_scope)
+                    await self._grace_changed.wait()
+                    either.cancel_scope.cancel("the grace period was changed")
+
+            if grace.cancelled_caught:
+                break
+
+        for job in list(self._attempts.running.values()):
+            job.cut_short(CancelReason.STOP)
+
+        await slots.wait_idle()
+
+    async def _cancel_when_idle(self, slots: Slots[Lease], scope: anyio.CancelScope) -> None:
+        await slots.wait_idle()
+        scope.cancel("every job has ended")
+
+    # Stopping...
+
+    def ask_to_stop(self, grace: float | None = None) -> None:
+        """Begin to stop; a later call can only shorten the grace."""
+        ends = anyio.current_time() + (self._grace if grace is None else grace)
+        self._grace_ends = min(self._grace_ends, ends)
+        self._grace_changed.set()
+        if not self.stopping:
+            self.stopping = True
+            self._stop_asked.set()
+            if self._standing and self.emitter.wanted:
+                self.emitter.emit(
+                    Stop(
+                        **self._about(),
+                        grace=self._grace_ends - anyio.current_time(),
+                        running=len(self.running),
+                    )
+                )
+
+    async def wait_stopping(self) -> None:
+        await self._stop_asked.wait()
+
+    # What the attempts and the intake ask...
+
+    @property
+    def running(self) -> tuple[Any, ...]:
+        """The jobs in hand."""
+        return tuple(self._attempts.running.values()) if self._standing else ()
+
+    @property
+    def last_attempt(self) -> int:
+        """The failing attempt with this number is the last. A lower `max_deliver` of the user's limits it."""
+        most = self.site.max_deliver
+        return min(self.defn.num_attempts, most) if most else self.defn.num_attempts
+
+    def last_attempt_of(self, delivery: Delivery) -> int:
+        """A delayed job was delivered once only to wait."""
+        delayed = delivery.has_headers and NOT_BEFORE in delivery.headers
+        most = self.site.max_deliver
+        return min(self.last_attempt + 1, most or math.inf) if delayed else self.last_attempt  # type: ignore[return-value]
+
+    def is_crash_loop(self, attempt: int) -> bool:
+        """Whether the spare deliveries are used up. The server would give it to nobody after this."""
+        return self.site.max_deliver > self.defn.num_attempts + 1 and attempt >= self.site.max_deliver
+
+    def is_last_delivery(self, attempt: int) -> bool:
+        return 0 < self.site.max_deliver <= attempt
+
+    def statistics(self) -> WorkerStatistics:
+        counts = self._settler.counts
+        return WorkerStatistics(
+            running=len(self.running),
+            waiting=len(self._intake) if self._standing else 0,
+            completed=counts.completed,
+            failed=counts.failed,
+            interrupted=counts.interrupted,
+            dead_lettered=counts.dead_lettered,
+            lost=counts.lost,
+        )
+
+    def describe(self, delivery: Delivery) -> dict[str, Any]:
+        """Return the fields that every event about a delivery has."""
+        return self._about() | {
+            "subject": delivery.subject,
+            "sequence": delivery.sequence,
+            "attempt": delivery.attempt,
+            "id": delivery.headers.get("Nats-Msg-Id") if delivery.has_headers else None,
+        }
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "stream": self.site.stream,
+            "consumer": self.site.consumer,
+            "consumer_config": self.site.consumer_config,
+        }
+
+    def _take(self) -> Lease | None:
+        return self._intake.take()
+
+    async def _perform(self, lease: Lease) -> None:
+        await self._attempts.perform(lease)
+        self._intake.completed()
+
+    def _pulled(self, batch: int) -> None:
+        if self.emitter.wanted:
+            self.emitter.emit(Pull(**self._about(), batch=batch, expires=self.defn.pull_interval))
+
+    # What the lease book tells...
+
+    def lease_lost(self, lease: Lease, why: str) -> None:
+        self._settler.counts.lost += 1
+        if self.emitter.wanted:
+            self.emitter.emit(LeaseLost(**self.describe(lease.delivery), why=why))
+
+        job = self._attempts.running.get(lease)
+        if job is not None:
+            job.cut_short(CancelReason.LEASE_LOST)
+
+    def lease_idle(self, lease: Lease) -> bool:
+        return self._intake.idle(lease)
+
+    def lease_extended(self, lease: Lease) -> None:
+        if self.emitter.wanted:
+            self.emitter.emit(
+                Working(**self.describe(lease.delivery), interval=self.leases.extension_interval)
+            )
+
+    def not_confirmed(self, lease: Lease, why: str) -> None:
+        if self.emitter.wanted:
+            answer = (lease.answer or b"").split(b" ")[0].decode().lstrip("+-").lower()
+            self.emitter.emit(NoAck(**self.describe(lease.delivery), settlement=answer, why=why))
+
+
+class JobHandle(Generic[T]):
+    """A definition that was started: what `start_soon` returns."""
+
+    def __init__(self, worker: Worker[T]) -> None:
+        self._worker = worker
+
+    @property
+    def defn(self) -> JobDef[T]:
+        return self._worker.defn
+
+    @property
+    def running(self) -> tuple[Any, ...]:
+        """The jobs in hand, as `Job`s."""
+        return self._worker.running
+
+    def statistics(self) -> WorkerStatistics:
+        """Return the counts so far."""
+        return self._worker.statistics()
+
+    async def stop(self, *, grace: float | None = None) -> None:
+        """Stop this definition, and wait until it has ended. Safe to call twice; a later call can shorten the grace.
+
+        Args:
+            grace: seconds that running jobs may go on. Default: the definition's, else the processor's.
+        """
+        self._worker.ask_to_stop(grace)
+        await self._worker.ended.wait()
+
+    async def wait_stopped(self) -> None:
+        """Wait until it has ended, for whatever reason."""
+        await self._worker.ended.wait()
+
+    def __repr__(self) -> str:
+        return f"JobHandle({self._worker.defn!r})"

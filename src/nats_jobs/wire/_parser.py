@@ -1,0 +1,207 @@
+"""Bytes in, frames out. Knows no clock, socket or task.
+
+Strategy: work on the chunk as it came, with `find` and slices, and copy only what becomes part of a
+message. What is left of a chunk when a frame is cut is kept aside; while a payload is incomplete its
+length is known, so further chunks are collected without looking at them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ..errors import ProtocolError
+from ._messages import Msg
+
+__all__ = ("Err", "Frame", "Info", "Ok", "Parser", "Ping", "Pong")
+
+# INFO grows with the number of servers in a cluster; everything else is below 4 KiB (NATS.md 1.3).
+_MAX_LINE = 64 * 1024
+# The server's own ceiling for max_payload is 64 MiB; a length above this is a lie.
+_MAX_MESSAGE = 65 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Err:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Ok:
+    pass
+
+
+Frame: TypeAlias = Msg | Info | Err | Ping | Pong | Ok
+
+_PING, _PONG, _OK = Ping(), Pong(), Ok()
+
+
+class Parser:
+    """Turns the server's bytes into frames, however they were cut."""
+
+    def __init__(self) -> None:
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._needed = 0
+        self._failure: ProtocolError | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was fed has come out as frames."""
+        return not self._kept
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Yield the frames that `data` completes. Exhaust it before feeding again.
+
+        Raises:
+            ProtocolError: the server broke the protocol. Every later call raises again; throw the
+                connection away. Any other exception is our bug.
+        """
+        if self._failure is not None:
+            raise self._failure
+
+        if self._kept:
+            self._kept.append(data)
+            self._kept_bytes += len(data)
+            if self._kept_bytes < self._needed:
+                return
+
+            data = b"".join(self._kept)
+            self._kept.clear()
+
+        position = 0
+        try:
+            while True:
+                frame, end = self._next(data, position)
+                if frame is None:
+                    break
+
+                position = end
+                yield frame
+
+        except ProtocolError as failure:
+            self._failure = failure
+            raise
+
+        if position < len(data):
+            # `end` is where the frame at `position` will end, as far as is known.
+            self._needed = end - position
+            self._kept_bytes = len(data) - position
+            self._kept.append(data[position:])
+
+    def _next(self, data: bytes, start: int) -> tuple[Frame | None, int]:
+        """Return the frame that starts at `start` and where it ends; None, and the least end, while it is incomplete."""
+        line_end = data.find(b"\r\n", start)
+        if line_end < 0:
+            if len(data) - start > _MAX_LINE:
+                raise ProtocolError(f"a control line of more than {_MAX_LINE} bytes")
+
+            return None, len(data) + 1
+
+        fields = data[start:line_end].split()
+        if not fields:
+            raise ProtocolError("an empty control line")
+
+        op = fields[0]
+        if op == b"MSG" or op == b"HMSG":
+            return _message(data, fields, op == b"HMSG", line_end + 2)
+
+        op = op.upper()
+        if op == b"MSG" or op == b"HMSG":
+            return _message(data, fields, op == b"HMSG", line_end + 2)
+
+        return _control(op, data[start:line_end]), line_end + 2
+
+
+def _message(data: bytes, fields: list[bytes], with_headers: bool, start: int) -> tuple[Msg | None, int]:
+    """Read `MSG subject sid [reply] total` or `HMSG subject sid [reply] header total` and what follows it."""
+    fixed = 5 if with_headers else 4
+    if not fixed <= len(fields) <= fixed + 1:
+        raise ProtocolError(f"a message line with {len(fields)} fields: {_shown(b' '.join(fields))}")
+
+    total = _length(fields[-1])
+    header = _length(fields[-2]) if with_headers else 0
+    if header > total:
+        raise ProtocolError(f"a header of {header} bytes in a message of {total}")
+
+    end = start + total
+    if len(data) < end + 2:
+        return None, end + 2
+
+    if data[end : end + 2] != b"\r\n":
+        raise ProtocolError(f"a message of {total} bytes does not end where it says")
+
+    reply = fields[3].decode("utf-8", "surrogateescape") if len(fields) > fixed else ""
+    message = Msg(
+        fields[1].decode("utf-8", "surrogateescape"),
+        _number(fields[2]),
+        reply,
+        data[start : start + header] if header else b"",
+        data[start + header : end],
+    )
+    return message, end + 2
+
+
+def _control(op: bytes, line: bytes) -> Frame:
+    match op:
+        case b"PING":
+            return _PING
+        case b"PONG":
+            return _PONG
+        case b"+OK":
+            return _OK
+        case b"-ERR":
+            return Err(line.strip()[4:].strip().decode("utf-8", "replace").strip("'"))
+        case b"INFO":
+            return Info(_info_fields(line.strip()[4:]))
+        case _:
+            raise ProtocolError(f"unknown operation: {_shown(line)}")
+
+
+def _info_fields(text: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"INFO is no JSON: {_shown(text)}") from error
+
+    if not isinstance(fields, dict):
+        raise ProtocolError(f"INFO is no JSON object: {_shown(text)}")
+
+    return fields
+
+
+def _number(field: bytes) -> int:
+    # isdigit first: int() takes signs, blanks and underscores, and thousands of digits.
+    if not field.isdigit() or len(field) > 18:
+        raise ProtocolError(f"not a number: {_shown(field)}")
+
+    return int(field)
+
+
+def _length(field: bytes) -> int:
+    length = _number(field)
+    if length > _MAX_MESSAGE:
+        raise ProtocolError(f"a length of {length} bytes")
+
+    return length
+
+
+def _shown(text: bytes) -> str:
+    return repr(text[:80])

@@ -1,0 +1,73 @@
+"""Subject rules: what may be published to, what may be subscribed to, and inboxes of our own."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from nats.nuid import NUID
+
+from ..errors import BadSubject
+
+__all__ = ("check_publish_subject", "check_queue", "check_subscribe_subject", "unique_token")
+
+_WHITESPACE = re.compile(r"[\s\x00]")
+_nuid = NUID()
+
+
+def unique_token() -> str:
+    """Return 22 characters that no other token has."""
+    return _nuid.next().decode()
+
+
+@lru_cache(maxsize=1024)
+def check_publish_subject(subject: str) -> str:
+    """Return `subject` when a message can be published to it.
+
+    The server drops a message to `a..b` without a word, takes `a.*` literally, and closes the
+    connection on a blank (NATS.md 1.3), so all of them are refused here.
+
+    Raises:
+        BadSubject: empty, an empty token, a wildcard or a blank.
+    """
+    tokens = _tokens(subject)
+    if "*" in tokens or ">" in tokens:
+        raise BadSubject(subject, "a message cannot be published to a wildcard")
+
+    return subject
+
+
+@lru_cache(maxsize=1024)
+def check_subscribe_subject(subject: str) -> str:
+    """Return `subject` when it can be subscribed to; `*` stands for a token, `>` at the end for the rest.
+
+    Raises:
+        BadSubject: empty, an empty token, a blank, or `>` before the end.
+    """
+    if ">" in _tokens(subject)[:-1]:
+        raise BadSubject(subject, "'>' can only be the last token")
+
+    return subject
+
+
+def check_queue(queue: str) -> str:
+    """Return `queue` when it can name a queue group; empty means none.
+
+    Raises:
+        BadSubject: it contains a blank.
+    """
+    if _WHITESPACE.search(queue):
+        raise BadSubject(queue, "a queue name has no blanks")
+
+    return queue
+
+
+def _tokens(subject: str) -> list[str]:
+    if _WHITESPACE.search(subject):
+        raise BadSubject(subject, "a subject has no blanks")
+
+    tokens = subject.split(".")
+    if not all(tokens):
+        raise BadSubject(subject, "a subject is not empty and has no empty token")
+
+    return tokens

@@ -1,0 +1,48 @@
+"""Fixtures for all tests: every async test on each backend, and one real server for the whole run."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+from hypothesis import HealthCheck, settings
+
+from nats_jobs.server import Server, run_server
+
+settings.register_profile("ci", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("ci")
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(("asyncio", {}), id="asyncio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+        pytest.param(("trio", {}), id="trio"),
+    ]
+)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[Server]:
+    """A nats-server with JetStream for tests that leave it as it was: use streams of your own (`name`)."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(run_server()) as server:
+        yield server
+
+
+@pytest.fixture
+def url(shared_server: Server) -> str:
+    return shared_server.url
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test uses, for a stream and its subject."""
+    return f"TEST_{os.getpid()}_{next(_numbers)}"

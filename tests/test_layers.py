@@ -1,0 +1,71 @@
+"""Imports go one way: to a lower rank, and into another room only by its public name (DESIGN.md section 7)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import nats_jobs
+
+ROOT = Path(nats_jobs.__file__).parent
+RANKS = [
+    {"errors", "events", "backoff", "units", "_version", "_clock", "_groups"},
+    {"wire", "codecs", "server"},
+    {"jetstream"},
+    {"jobs"},
+    {"scheduler", "topology"},
+    {"cli", "pytest_plugin"},
+]
+RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
+
+
+def imports() -> Iterator[tuple[Path, str, list[str]]]:
+    """Yield (file, its room, the path of what it imports inside the package)."""
+    for file in sorted(ROOT.rglob("*.py")):
+        place = file.relative_to(ROOT).with_suffix("").parts
+        if place == ("__init__",):
+            continue
+
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = list(place[: len(place) - node.level])
+                target = base + (node.module.split(".") if node.module else [])
+                for alias in node.names:
+                    yield file, place[0], target if target else [alias.name]
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                assert not any(name.split(".")[0] == "nats_jobs" for name in names), f"{file}: import relatively"
+
+
+def test_every_file_is_in_a_room_with_a_rank() -> None:
+    assert {room for _, room, _ in imports()} <= set(RANK)
+
+
+def test_a_room_imports_only_from_lower_ranks() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {'.'.join(target)}"
+        for file, room, target in imports()
+        if target[0] != room and RANK[target[0]] >= RANK[room]
+    ]
+    assert not wrong
+
+
+def test_another_room_is_imported_by_its_public_name_only() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)} reaches into {'.'.join(target)}"
+        for file, room, target in imports()
+        if target[0] != room and len(target) > 1
+    ]
+    assert not wrong
+
+
+def test_wire_knows_nothing_of_jobs_or_events() -> None:
+    assert not [target for _, room, target in imports() if room == "wire" and target[0] in ("events", "jetstream", "jobs")]
+
+
+def test_jobs_never_sees_a_socket() -> None:
+    for file in (ROOT / "jobs").glob("*.py"):
+        text = file.read_text()
+        assert "import socket" not in text
+        assert "connect_tcp" not in text

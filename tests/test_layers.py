@@ -10,7 +10,8 @@ import nats_jobs
 
 ROOT = Path(nats_jobs.__file__).parent
 RANKS = [
-    {"errors", "events", "backoff", "units", "_version", "_clock", "_groups"},
+    {"errors", "events", "units", "_version", "_clock", "_groups"},
+    {"backoff"},
     {"wire", "codecs", "server"},
     {"jetstream"},
     {"jobs"},

@@ -15,7 +15,16 @@ from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from ..backoff import jittered
-from ..errors import ConnectionLost, ConsumerGone, NatsJobsError, PullRefused
+from ..errors import (
+    ConnectFailed,
+    ConnectionClosed,
+    ConnectionLost,
+    ConsumerGone,
+    NatsJobsError,
+    PermissionDenied,
+    PullRefused,
+    ServerRefused,
+)
 from ..units import to_ns
 from ..wire import Connection, Msg
 from ._delivery import Delivery, is_delivery
@@ -135,7 +144,11 @@ class Puller:
 
     async def _until_epoch_ends(self) -> PullStatus | None:
         """Return why the requests must be thought dead: None for a new link, or what the server said."""
-        await self._connection.wait_connected()
+        try:
+            await self._connection.wait_connected()
+        except (ConnectionClosed, ConnectFailed):
+            await anyio.sleep_forever()
+
         self._renewed = False
         self._open = True
         self._ready()
@@ -201,7 +214,8 @@ class Puller:
         self._changed.set()
 
     def _on_refusal(self, error: Exception) -> None:
-        if isinstance(error, NatsJobsError):
+        # That the whole connection has ended is raised by its own block: saying it twice would hide the cause.
+        if isinstance(error, PermissionDenied | ServerRefused):
             self._failure = error
             self._changed.set()
 

@@ -24,6 +24,7 @@ from ._job import Job
 from ._lease import Lease
 from ._producer import NOT_BEFORE
 from ._reasons import CancelReason
+from ._reporter import Reporter
 from ._settle import Settler
 
 if TYPE_CHECKING:
@@ -37,10 +38,13 @@ T = TypeVar("T")
 class Attempts:
     """Performs the jobs of one worker."""
 
-    def __init__(self, worker: Worker[Any], settler: Settler, on_suspend: Callable[[], None]) -> None:
+    def __init__(
+        self, worker: Worker[Any], settler: Settler, reporter: Reporter, on_suspend: Callable[[], None]
+    ) -> None:
         self.running: dict[Lease, Job[Any]] = {}
         self._worker = worker
         self._settler = settler
+        self._report = reporter
         self._on_suspend = on_suspend
         self._handler = _async_handler(worker)
         self._timeout = worker.defn.timeout
@@ -73,10 +77,8 @@ class Attempts:
     def _before(self, delivery: Delivery) -> object:
         """Return the payload; raise when the handler is not to be called."""
         worker = self._worker
-        if worker.emitter.wanted:
-            worker.emitter.emit(Receive(**worker.describe(delivery)))
-
-        if worker.is_crash_loop(delivery.attempt):
+        self._report.job(Receive, delivery)
+        if worker.site.limits.is_crash_loop(delivery.attempt):
             why = NatsJobsError(
                 f"delivered {delivery.attempt} times without coming to an end; its workers seem to die of it"
             )

@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import MISSING, dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy, StreamConfig
@@ -158,13 +159,12 @@ def job(stream: str, **options: Any) -> Callable[[Callable[[Job[T]], Awaitable[o
     return define
 
 
-def _is_async(perform: object) -> bool:
-    while hasattr(perform, "func"):
+def _is_async(perform: Any) -> bool:
+    while isinstance(perform, partial):
         perform = perform.func
 
-    return inspect.iscoroutinefunction(perform) or inspect.iscoroutinefunction(
-        getattr(perform, "__call__", None)
-    )
+    # An object with `async def __call__` counts, too.
+    return inspect.iscoroutinefunction(perform) or inspect.iscoroutinefunction(type(perform).__call__)
 
 
 def _check_name(what: str, name: object) -> None:
@@ -175,7 +175,7 @@ def _check_name(what: str, name: object) -> None:
         raise UsageError(f"{what} is {name!r}; a name cannot contain {' '.join(map(repr, bad))}")
 
 
-def _check_perform(perform: object) -> None:
+def _check_perform(perform: Any) -> None:
     if not callable(perform):
         raise UsageError(f"perform is {perform!r}; a function that takes the job is needed")
 

@@ -89,7 +89,7 @@ class Job(Generic[T]):
     @property
     def num_attempts(self) -> int:
         """The failing attempt with this number is the last."""
-        return self._worker.last_attempt
+        return self._worker.site.limits.last_attempt()
 
     @property
     def enqueued_at(self) -> datetime:

@@ -47,6 +47,7 @@ class LeaseEvents(Protocol):
 
     def lease_idle(self, lease: Lease) -> bool:
         """A delivery has waited unstarted for a third of `ack_wait`. Return whether to keep it; if not, it was settled."""
+        ...
 
     def lease_extended(self, lease: Lease) -> None:
         """An extension is being asked for."""
@@ -63,6 +64,7 @@ class Lease:
         "answered_at",
         "ask_at",
         "closed",
+        "confirmed",
         "delivery",
         "started",
         "tokens",
@@ -80,6 +82,7 @@ class Lease:
         self.answered_at = 0.0
         self.trouble: str | None = None
         self.tokens: list[str] = []
+        self.confirmed: anyio.Event | None = None
 
 
 class LeaseBook:
@@ -152,10 +155,9 @@ class LeaseBook:
 
     async def extend(self, lease: Lease) -> None:
         """Ask for an extension now, and wait until it is confirmed or the lease is closed."""
-        before = lease.trusted_until
+        lease.confirmed = anyio.Event()
         self._ask_extension(lease, self._clock())
-        while not lease.closed and lease.trusted_until == before:
-            await anyio.sleep(self._tick / 10)
+        await lease.confirmed.wait()
 
     async def keep(self) -> None:
         """Extend, repeat and give up, as time goes by. Until cancelled."""
@@ -221,6 +223,8 @@ class LeaseBook:
             lease.trouble = None
             lease.trusted_until = max(lease.trusted_until, asked_at + self._trusted_for)
             lease.ask_at = asked_at + self.extension_interval
+            if lease.confirmed is not None:
+                lease.confirmed.set()
 
     def _press_for_confirmation(self, lease: Lease, now: float) -> None:
         if lease.trouble is not None or now - lease.answered_at > _RESEND_AFTER:
@@ -258,6 +262,9 @@ class LeaseBook:
 
     def _close(self, lease: Lease) -> None:
         lease.closed = True
+        if lease.confirmed is not None:
+            lease.confirmed.set()
+
         for token in lease.tokens:
             self._connection.forget(token)
 

@@ -21,8 +21,9 @@ from ..jetstream import jetstream_context
 from ..wire import Connection, ConnectOptions, HeaderInput, connect
 from ._definition import JobDef
 from ._emitter import Emitter, logger
+from ._handle import JobHandle
 from ._producer import Enqueued, Producer
-from ._worker import JobHandle, Worker
+from ._worker import Worker
 
 __all__ = ("JobProcessor", "job_processor")
 
@@ -100,12 +101,15 @@ class JobProcessor:
             grace: seconds that running jobs may go on, for all workers. Default: each definition's, else
                 the processor's. A later call can only shorten it.
         """
+        self.stop_soon(grace=grace)
+        await self.wait_stopped()
+
+    def stop_soon(self, *, grace: float | None = None) -> None:
+        """Tell every worker to stop, as `stop` does, without waiting."""
         _check_grace("grace", grace)
         self._stopping = True
         for worker in self._workers:
             worker.ask_to_stop(grace)
-
-        await self.wait_stopped()
 
     async def wait_stopped(self) -> None:
         """Wait until every worker has ended."""
@@ -269,8 +273,7 @@ async def _stopped_by(processor: JobProcessor, signals: tuple[int, ...]) -> Asyn
                     logger.info(
                         "%s: stopping%s", signal.Signals(number).name, " at once" if grace == 0 else ""
                     )
-                    group.start_soon(lambda: processor.stop(grace=grace))
-                    await anyio.lowlevel.checkpoint()
+                    processor.stop_soon(grace=grace)
                     grace = 0
 
             group.start_soon(obey)
@@ -301,7 +304,7 @@ class _LinkEvents:
         logger.warning("the event loop was held up for %.1f s; a blocking call in a job?", seconds)
 
 
-def _check_grace(name: str, grace: float | None) -> None:
+def _check_grace(name: str, grace: Any) -> None:
     if grace is not None and (
         isinstance(grace, bool) or not isinstance(grace, int | float) or not grace >= 0
     ):

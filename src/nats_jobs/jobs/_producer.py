@@ -151,11 +151,11 @@ def _subject_of(defn: JobDef[Any]) -> str:
     raise UsageError(f"{defn} takes jobs on {', '.join(candidates)}; say which subject with subject=…")
 
 
-def _check_id(id: str) -> str:
+def _check_id(id: Any) -> str:
     if not isinstance(id, str) or not id or any(mark in id for mark in "\r\n"):
         raise UsageError(f"id is {id!r}; a text of one line is needed")
 
-    return id
+    return str(id)
 
 
 def _not_before(delay: float | None, at: datetime | None) -> str | None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
 import anyio
 
+from .._clock import Clock
 from ..backoff import delay_of
 from ..errors import JobTimeout, NatsJobsError, Retry, UsageError
 from ..events import Complete, DeadLettered, Error, Interrupted as InterruptedEvent, Timeout
-from ..jetstream import ACK, nak_answer, term_answer
+from ..jetstream import ACK, Delivery, nak_answer, term_answer
+from ..wire import Connection
 from . import _dead_letters
+from ._definition import JobDef
 from ._emitter import logger
 from ._endings import Cancelled, Done, Ending, Failed, Interrupted, Lost, Rejected, Snoozed
-from ._lease import Lease
+from ._lease import Lease, LeaseBook
+from ._limits import Limits
+from ._producer import NOT_BEFORE
 from ._reasons import CancelReason
-
-if TYPE_CHECKING:
-    from ._worker import Worker
+from ._reporter import Reporter
 
 __all__ = ("Counts", "Settler")
 
@@ -26,6 +29,7 @@ __all__ = ("Counts", "Settler")
 _PARK_LIMIT = 20.0
 # Seconds until a job that could not be parked is delivered again.
 _PARK_AGAIN = 5.0
+_LONGEST_REASON = 200
 
 
 @dataclass
@@ -42,10 +46,23 @@ class Counts:
 class Settler:
     """Settles the attempts of one worker."""
 
-    def __init__(self, worker: Worker[Any]) -> None:
-        self.counts = Counts()
-        self._worker = worker
-        self._expected = worker.defn.expected
+    def __init__(
+        self,
+        defn: JobDef[Any],
+        connection: Connection,
+        leases: LeaseBook,
+        limits: Limits,
+        reporter: Reporter,
+        clock: Clock,
+        counts: Counts,
+    ) -> None:
+        self._defn = defn
+        self._connection = connection
+        self._leases = leases
+        self._limits = limits
+        self._report = reporter
+        self._clock = clock
+        self._counts = counts
 
     async def settle(self, lease: Lease, ending: Ending, started: float) -> None:
         """Answer for an attempt that began at `started`. The lease sees to it that the answer is confirmed."""
@@ -61,8 +78,7 @@ class Settler:
             case Interrupted(why):
                 await self._back(lease, why, 0.0, started)
             case Cancelled():
-                self._worker.leases.settle(lease, term_answer(CancelReason.CANCELLED.value))
-                self._interrupted(lease, CancelReason.CANCELLED.value, 0.0, started)
+                self._drop(lease, started)
             case Lost():
                 # Counted and told when it was noticed.
                 pass
@@ -71,125 +87,113 @@ class Settler:
 
     def hand_back(self, lease: Lease, why: str, started: float) -> None:
         """Give the job back at once, without waiting for anything: the worker is being cancelled."""
-        self._worker.leases.settle(lease, nak_answer())
-        self._interrupted(lease, why, 0.0, started)
+        if self._leases.settle(lease, nak_answer()):
+            self._interrupted(lease, why, 0.0, started)
 
     def _done(self, lease: Lease, started: float) -> None:
-        worker = self._worker
-        if not worker.leases.settle(lease, ACK):
+        if not self._leases.settle(lease, ACK):
             return
 
-        self.counts.completed += 1
-        if worker.emitter.wanted:
+        self._counts.completed += 1
+        if self._report.wanted:
             duration, exceeded = self._took(started)
-            worker.emitter.emit(
-                Complete(**worker.describe(lease.delivery), duration=duration, exceeded=exceeded)
-            )
+            self._report.job(Complete, lease.delivery, duration=duration, exceeded=exceeded)
 
     async def _failed(self, lease: Lease, ending: Failed, started: float) -> None:
-        worker = self._worker
-        if not worker.leases.is_held(lease):
+        if not self._leases.is_held(lease):
             return
 
-        self.counts.failed += 1
-        attempt = lease.delivery.attempt
-        exhausted = attempt >= worker.last_attempt_of(lease.delivery)
-        delay = None if exhausted else self._delay(ending, attempt)
-        self._tell_failure(lease, ending.error, delay, started)
+        self._counts.failed += 1
+        delivery = lease.delivery
+        exhausted = delivery.attempt >= self._limits.last_attempt(delayed=_was_delayed(delivery))
+        delay = None if exhausted else self._delay(ending, delivery.attempt)
+        self._tell_failure(delivery, ending.error, delay, started)
         if delay is None:
             await self._park(lease, "exhausted", ending.error)
         else:
-            worker.leases.settle(lease, nak_answer(delay))
+            self._leases.settle(lease, nak_answer(delay))
 
     def _delay(self, ending: Failed, attempt: int) -> float:
         if ending.delay is not None:
             return ending.delay
 
         try:
-            return delay_of(self._worker.defn.backoff, attempt)
+            return delay_of(self._defn.backoff, attempt)
         except Exception as error:
             # The user's function. The job must not be lost for it.
-            logger.error("%r: %s; waiting 1 s", self._worker.defn, error)
+            logger.error("%r: backoff failed (%s); waiting 1 s", self._defn, error)
             return 1.0
 
-    def _tell_failure(self, lease: Lease, error: Exception, delay: float | None, started: float) -> None:
-        worker = self._worker
+    def _tell_failure(
+        self, delivery: Delivery, error: Exception, delay: float | None, started: float
+    ) -> None:
+        if isinstance(error, JobTimeout):
+            self._report.job(Timeout, delivery, timeout=error.seconds)
+
         if isinstance(error, Retry) and delay is not None:
+            # The handler asked for it: nothing went wrong.
             return
 
-        if worker.emitter.wanted:
-            about = worker.describe(lease.delivery)
-            duration, exceeded = self._took(started)
-            if isinstance(error, JobTimeout):
-                worker.emitter.emit(Timeout(**about, timeout=error.seconds))
-
-            worker.emitter.emit(
-                Error(
-                    **about,
-                    error=error,
-                    attempts_exhausted=delay is None,
-                    backoff=delay,
-                    duration=duration,
-                    exceeded=exceeded,
-                )
-            )
+        duration, exceeded = self._took(started)
+        self._report.job(
+            Error,
+            delivery,
+            error=error,
+            attempts_exhausted=delay is None,
+            backoff=delay,
+            duration=duration,
+            exceeded=exceeded,
+        )
 
     async def _back(self, lease: Lease, why: str, delay: float, started: float) -> None:
         """Let the server deliver it again; or park it when the server never would."""
-        if self._worker.is_last_delivery(lease.delivery.attempt):
+        if self._limits.is_last_delivery(lease.delivery.attempt):
             await self._park(
                 lease, "interrupted", UsageError(f"{why} on the last delivery that max_deliver allows")
             )
-            return
-
-        if self._worker.leases.settle(lease, nak_answer(delay)):
+        elif self._leases.settle(lease, nak_answer(delay)):
             self._interrupted(lease, why, delay, started)
 
+    def _drop(self, lease: Lease, started: float) -> None:
+        reason = CancelReason.CANCELLED.value
+        if self._leases.settle(lease, term_answer(reason)):
+            self._interrupted(lease, reason, 0.0, started)
+
     def _interrupted(self, lease: Lease, why: str, delay: float, started: float) -> None:
-        self.counts.interrupted += 1
-        worker = self._worker
-        if worker.emitter.wanted:
-            duration, _ = self._took(started)
-            worker.emitter.emit(
-                InterruptedEvent(
-                    **worker.describe(lease.delivery), reason=why, delay=delay, duration=duration
-                )
-            )
+        self._counts.interrupted += 1
+        duration, _ = self._took(started)
+        self._report.job(InterruptedEvent, lease.delivery, reason=why, delay=delay, duration=duration)
 
     async def _park(self, lease: Lease, reason: str, error: Exception) -> None:
         """Publish the dead letter, then end the original: a crash in between leaves a duplicate, never a loss."""
-        worker = self._worker
-        if not worker.leases.is_held(lease):
+        if not self._leases.is_held(lease):
             return
 
-        if worker.defn.dead_letter and not await self._parked(lease, reason, error):
-            worker.leases.settle(lease, nak_answer(_PARK_AGAIN))
-            return
+        if self._defn.dead_letter and not await self._parked(lease.delivery, reason, error):
+            self._leases.settle(lease, nak_answer(_PARK_AGAIN))
+        elif self._leases.settle(lease, term_answer(f"{reason}: {error}"[:_LONGEST_REASON])):
+            self._counts.dead_lettered += 1
+            self._report.job(DeadLettered, lease.delivery, reason=reason, error=str(error))
 
-        if worker.leases.settle(lease, term_answer(f"{reason}: {error}"[:200])):
-            self.counts.dead_lettered += 1
-            if worker.emitter.wanted:
-                worker.emitter.emit(
-                    DeadLettered(**worker.describe(lease.delivery), reason=reason, error=str(error))
-                )
-
-    async def _parked(self, lease: Lease, reason: str, error: Exception) -> bool:
+    async def _parked(self, delivery: Delivery, reason: str, error: Exception) -> bool:
         try:
             # Shielded, and bounded: a stop in this moment would make the job fail once more.
             with anyio.move_on_after(_PARK_LIMIT, shield=True):
-                await _dead_letters.park(self._worker.connection, lease.delivery, reason, error)
+                await _dead_letters.park(self._connection, delivery, reason, error)
                 return True
         except NatsJobsError as trouble:
+            where = f"{delivery.stream}/{delivery.sequence}"
             logger.error(
-                "%s/%s could not be parked in %s, it will be delivered again: %s",
-                lease.delivery.stream,
-                lease.delivery.sequence,
-                _dead_letters.STREAM,
-                trouble,
+                "%s could not be parked in %s and comes again: %s", where, _dead_letters.STREAM, trouble
             )
 
         return False
 
     def _took(self, started: float) -> tuple[float, float]:
-        duration = self._worker.clock() - started
-        return duration, max(0.0, duration - self._expected) if self._expected is not None else 0.0
+        duration = self._clock() - started
+        expected = self._defn.expected
+        return duration, max(0.0, duration - expected) if expected is not None else 0.0
+
+
+def _was_delayed(delivery: Delivery) -> bool:
+    return delivery.has_headers and NOT_BEFORE in delivery.headers

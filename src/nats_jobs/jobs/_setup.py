@@ -17,13 +17,12 @@ from ..jetstream import ServerConfig, explicit_fields
 from ..units import from_ns, to_ns
 from . import _dead_letters
 from ._definition import JobDef
+from ._limits import SPARE_DELIVERIES, Limits
 
 __all__ = ("Site", "default_consumer", "default_stream", "set_up")
 
 _WEEK = 7 * 24 * 3600
 _ACK_WAIT = 10.0
-# Deliveries beyond the attempts: for stops, lost leases and crashes, which are no attempts.
-SPARE_DELIVERIES = 20
 
 _STREAM_EXISTS = (10058, 10065)
 _CONSUMER_EXISTS = (10148, 10013)
@@ -69,12 +68,12 @@ _CHANGEABLE_IN_CONSUMER = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a worker works: the server's own settings. `max_deliver` is 0 when there is no limit."""
+    """Where a worker works: the server's own settings."""
 
     stream: str
     consumer: str
     ack_wait: float
-    max_deliver: int
+    limits: Limits
     consumer_config: ConsumerConfig
 
 
@@ -128,7 +127,7 @@ async def set_up(server: ServerConfig, defn: JobDef[Any]) -> Site:
         stream=defn.stream,
         consumer=defn.consumer,
         ack_wait=from_ns(config["ack_wait"]),
-        max_deliver=max(0, config.get("max_deliver", 0)),
+        limits=Limits(defn.num_attempts, max(0, config.get("max_deliver", 0))),
         consumer_config=ConsumerConfig.from_response(dict(config)),
     )
 

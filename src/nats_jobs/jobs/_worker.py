@@ -11,8 +11,8 @@ the running jobs get their grace and are then cancelled with STOP, the settlemen
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
@@ -20,24 +20,25 @@ from anyio.abc import TaskStatus
 from .._clock import running_clock
 from .._groups import outliving_group
 from ..events import LeaseLost, NoAck, Pull, Start, Stop, Working
-from ..jetstream import Delivery, Puller, ServerConfig
+from ..jetstream import Puller, ServerConfig
 from ..wire import Connection
 from ._attempt import Attempts
 from ._claims import Claims
 from ._definition import JobDef
 from ._emitter import Emitter
 from ._intake import Demand, Intake
+from ._job import Job
 from ._lease import Lease, LeaseBook
-from ._producer import NOT_BEFORE
 from ._reasons import CancelReason
-from ._settle import Settler
+from ._reporter import Reporter
+from ._settle import Counts, Settler
 from ._setup import Site, set_up
 from ._slots import Slots
 
 if TYPE_CHECKING:
     from ._processor import JobProcessor
 
-__all__ = ("JobHandle", "Worker", "WorkerStatistics")
+__all__ = ("Worker", "WorkerStatistics")
 
 T = TypeVar("T")
 
@@ -65,6 +66,7 @@ class Worker(Generic[T]):
     site: Site
     _attempts: Attempts
     _intake: Intake
+    _report: Reporter
 
     def __init__(
         self, defn: JobDef[T], processor: JobProcessor, connection: Connection, emitter: Emitter
@@ -76,7 +78,7 @@ class Worker(Generic[T]):
         self.clock = running_clock()
         self.stopping = False
         self.ended = anyio.Event()
-        self._settler = Settler(self)
+        self._counts = Counts()
         self._grace = processor.stop_grace if defn.stop_grace is None else defn.stop_grace
         self._grace_ends = math.inf
         self._stop_asked = anyio.Event()
@@ -99,6 +101,7 @@ class Worker(Generic[T]):
                 return
 
             self.site = await set_up(ServerConfig(self.processor.js), self.defn)
+            self._report = Reporter(self.emitter, self.site)
             self.connection.sharpen_pulse(self.site.ack_wait / _PULSES_PER_ACK_WAIT)
             self.leases = LeaseBook(
                 self.connection,
@@ -123,7 +126,16 @@ class Worker(Generic[T]):
         async with anyio.create_task_group() as attempts:
             slots: Slots[Lease] = Slots(attempts, self.defn.concurrency, self._take, self._perform)
             claims = Claims(self.connection, self.site.stream, self.consumer, self.leases.claimed)
-            self._attempts = Attempts(self, self._settler, slots.wake)
+            settler = Settler(
+                self.defn,
+                self.connection,
+                self.leases,
+                self.site.limits,
+                self._report,
+                self.clock,
+                self._counts,
+            )
+            self._attempts = Attempts(self, settler, self._report, slots.wake)
             self._intake = Intake(
                 Demand(self.defn.concurrency, self.defn.batch),
                 self.leases,
@@ -131,7 +143,7 @@ class Worker(Generic[T]):
                 busy=lambda: slots.busy,
                 wake=slots.wake,
                 redelivered=claims.announce,
-                pulled=self._pulled,
+                pulled=lambda batch: self._report.worker(Pull, batch=batch, expires=self.defn.pull_interval),
             )
             try:
                 await self._take_in(task_status)
@@ -168,8 +180,7 @@ class Worker(Generic[T]):
         """Requests can be sent: for the first time, or again."""
         if not self._standing:
             self._standing = True
-            if self.emitter.wanted:
-                self.emitter.emit(Start(**self._about(), concurrency=self.defn.concurrency))
+            self._report.worker(Start, concurrency=self.defn.concurrency)
 
         self._intake.refill()
         task_status.started()
@@ -206,71 +217,22 @@ class Worker(Generic[T]):
         if not self.stopping:
             self.stopping = True
             self._stop_asked.set()
-            if self._standing and self.emitter.wanted:
-                self.emitter.emit(
-                    Stop(
-                        **self._about(),
-                        grace=self._grace_ends - anyio.current_time(),
-                        running=len(self.running),
-                    )
-                )
+            if self._standing:
+                self._report.worker(Stop, grace=ends - anyio.current_time(), running=len(self.running))
 
     async def wait_stopping(self) -> None:
         await self._stop_asked.wait()
 
-    # What the attempts and the intake ask...
+    # What others ask and tell...
 
     @property
-    def running(self) -> tuple[Any, ...]:
+    def running(self) -> tuple[Job[T], ...]:
         """The jobs in hand."""
         return tuple(self._attempts.running.values()) if self._standing else ()
 
-    @property
-    def last_attempt(self) -> int:
-        """The failing attempt with this number is the last. A lower `max_deliver` of the user's limits it."""
-        most = self.site.max_deliver
-        return min(self.defn.num_attempts, most) if most else self.defn.num_attempts
-
-    def last_attempt_of(self, delivery: Delivery) -> int:
-        """A delayed job was delivered once only to wait."""
-        delayed = delivery.has_headers and NOT_BEFORE in delivery.headers
-        most = self.site.max_deliver
-        return min(self.last_attempt + 1, most or math.inf) if delayed else self.last_attempt  # type: ignore[return-value]
-
-    def is_crash_loop(self, attempt: int) -> bool:
-        """Whether the spare deliveries are used up. The server would give it to nobody after this."""
-        return self.site.max_deliver > self.defn.num_attempts + 1 and attempt >= self.site.max_deliver
-
-    def is_last_delivery(self, attempt: int) -> bool:
-        return 0 < self.site.max_deliver <= attempt
-
     def statistics(self) -> WorkerStatistics:
-        counts = self._settler.counts
-        return WorkerStatistics(
-            running=len(self.running),
-            waiting=len(self._intake) if self._standing else 0,
-            completed=counts.completed,
-            failed=counts.failed,
-            interrupted=counts.interrupted,
-            dead_lettered=counts.dead_lettered,
-            lost=counts.lost,
-        )
-
-    def describe(self, delivery: Delivery) -> dict[str, Any]:
-        """Return the fields that every event about a delivery has."""
-        return self._about() | {
-            "subject": delivery.subject,
-            "sequence": delivery.sequence,
-            "attempt": delivery.attempt,
-            "id": delivery.headers.get("Nats-Msg-Id") if delivery.has_headers else None,
-        }
-
-    def _about(self) -> dict[str, Any]:
-        return {
-            "stream": self.site.stream,
-            "consumer": self.site.consumer,
-            "consumer_config": self.site.consumer_config,
-        }
+        waiting = len(self._intake) if self._standing else 0
+        return WorkerStatistics(running=len(self.running), waiting=waiting, **asdict(self._counts))
 
     def _take(self) -> Lease | None:
         return self._intake.take()
@@ -279,17 +241,9 @@ class Worker(Generic[T]):
         await self._attempts.perform(lease)
         self._intake.completed()
 
-    def _pulled(self, batch: int) -> None:
-        if self.emitter.wanted:
-            self.emitter.emit(Pull(**self._about(), batch=batch, expires=self.defn.pull_interval))
-
-    # What the lease book tells...
-
     def lease_lost(self, lease: Lease, why: str) -> None:
-        self._settler.counts.lost += 1
-        if self.emitter.wanted:
-            self.emitter.emit(LeaseLost(**self.describe(lease.delivery), why=why))
-
+        self._counts.lost += 1
+        self._report.job(LeaseLost, lease.delivery, why=why)
         job = self._attempts.running.get(lease)
         if job is not None:
             job.cut_short(CancelReason.LEASE_LOST)
@@ -298,48 +252,8 @@ class Worker(Generic[T]):
         return self._intake.idle(lease)
 
     def lease_extended(self, lease: Lease) -> None:
-        if self.emitter.wanted:
-            self.emitter.emit(
-                Working(**self.describe(lease.delivery), interval=self.leases.extension_interval)
-            )
+        self._report.job(Working, lease.delivery, interval=self.leases.extension_interval)
 
     def not_confirmed(self, lease: Lease, why: str) -> None:
-        if self.emitter.wanted:
-            answer = (lease.answer or b"").split(b" ")[0].decode().lstrip("+-").lower()
-            self.emitter.emit(NoAck(**self.describe(lease.delivery), settlement=answer, why=why))
-
-
-class JobHandle(Generic[T]):
-    """A definition that was started: what `start_soon` returns."""
-
-    def __init__(self, worker: Worker[T]) -> None:
-        self._worker = worker
-
-    @property
-    def defn(self) -> JobDef[T]:
-        return self._worker.defn
-
-    @property
-    def running(self) -> tuple[Any, ...]:
-        """The jobs in hand, as `Job`s."""
-        return self._worker.running
-
-    def statistics(self) -> WorkerStatistics:
-        """Return the counts so far."""
-        return self._worker.statistics()
-
-    async def stop(self, *, grace: float | None = None) -> None:
-        """Stop this definition, and wait until it has ended. Safe to call twice; a later call can shorten the grace.
-
-        Args:
-            grace: seconds that running jobs may go on. Default: the definition's, else the processor's.
-        """
-        self._worker.ask_to_stop(grace)
-        await self._worker.ended.wait()
-
-    async def wait_stopped(self) -> None:
-        """Wait until it has ended, for whatever reason."""
-        await self._worker.ended.wait()
-
-    def __repr__(self) -> str:
-        return f"JobHandle({self._worker.defn!r})"
+        answer = (lease.answer or b"").split(b" ")[0].decode().lstrip("+-").lower()
+        self._report.job(NoAck, lease.delivery, settlement=answer, why=why)

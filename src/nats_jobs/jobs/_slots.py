@@ -31,6 +31,7 @@ class Slots(Generic[W]):
         limit: how many at most.
         take: returns the next piece of work, or None.
         perform: sees one piece through. It calls `wake` when it first gives way.
+        freed: called when a slot has become free.
     """
 
     def __init__(
@@ -39,16 +40,18 @@ class Slots(Generic[W]):
         limit: int,
         take: Callable[[], W | None],
         perform: Callable[[W], Awaitable[None]],
+        freed: Callable[[], None],
     ) -> None:
         self.busy = 0
         self._group = group
         self._limit = limit
         self._take = take
         self._perform = perform
+        self._freed = freed
         self._slots = 0
         self._parked: deque[anyio.Event] = deque()
         self._on_its_way = False
-        self._freed: anyio.Event | None = None
+        self._idle: anyio.Event | None = None
 
     def wake(self) -> None:
         """See to it that a free slot, if there is one, looks for work."""
@@ -66,8 +69,8 @@ class Slots(Generic[W]):
     async def wait_idle(self) -> None:
         """Wait until no slot is performing anything."""
         while self.busy:
-            self._freed = anyio.Event()
-            await self._freed.wait()
+            self._idle = anyio.Event()
+            await self._idle.wait()
 
     async def _slot(self) -> None:
         in_a_row = 0
@@ -84,9 +87,10 @@ class Slots(Generic[W]):
                 await self._perform(work)
             finally:
                 self.busy -= 1
-                if self._freed is not None and not self.busy:
-                    self._freed.set()
+                if self._idle is not None and not self.busy:
+                    self._idle.set()
 
+            self._freed()
             in_a_row += 1
             if in_a_row == _IN_A_ROW:
                 in_a_row = 0

@@ -124,7 +124,9 @@ class Worker(Generic[T]):
 
     async def _work(self, task_status: TaskStatus[None]) -> None:
         async with anyio.create_task_group() as attempts:
-            slots: Slots[Lease] = Slots(attempts, self.defn.concurrency, self._take, self._perform)
+            slots: Slots[Lease] = Slots(
+                attempts, self.defn.concurrency, self._take, self._perform, lambda: self._intake.completed()
+            )
             claims = Claims(self.connection, self.site.stream, self.consumer, self.leases.claimed)
             settler = Settler(
                 self.defn,
@@ -239,7 +241,6 @@ class Worker(Generic[T]):
 
     async def _perform(self, lease: Lease) -> None:
         await self._attempts.perform(lease)
-        self._intake.completed()
 
     def lease_lost(self, lease: Lease, why: str) -> None:
         self._counts.lost += 1

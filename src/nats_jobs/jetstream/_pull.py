@@ -8,12 +8,14 @@ with nothing outstanding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import anyio
 from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
 
+from .._clock import Clock
 from ..backoff import jittered
 from ..errors import (
     ConnectFailed,
@@ -32,7 +34,7 @@ from ._status import PullStatus, StatusKind, read_status
 
 __all__ = ("Puller",)
 
-_LONGEST_HEARTBEAT = 5.0
+_LONGEST_HEARTBEAT = 3.0
 _SILENT_BEATS = 2
 _FLUSH = 5.0
 
@@ -55,6 +57,7 @@ class Puller:
         consumer: str,
         *,
         expires: float,
+        clock: Clock,
         take: Callable[[Delivery], None],
         ready: Callable[[], None],
     ) -> None:
@@ -65,12 +68,14 @@ class Puller:
         self.max_batch: int | None = None
         self._connection = connection
         self._js = js
+        self._clock = clock
         self._take = take
         self._ready = ready
         self._heartbeat = min(expires / 2, _LONGEST_HEARTBEAT)
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._limits = f'"expires":{to_ns(expires)},"idle_heartbeat":{to_ns(self._heartbeat)}'
         self._inbox = ""
+        self._asked_since = -math.inf
         self._sid = 0
         self._open = False
         self._closing = False
@@ -94,6 +99,9 @@ class Puller:
             # `run` notices the new link and begins a new epoch.
             return 0
 
+        if not self.outstanding:
+            self._asked_since = self._clock()
+
         self.outstanding += batch
         return batch
 
@@ -116,6 +124,13 @@ class Puller:
                 await anyio.sleep(jittered(failures, first=0.1, most=1.0))
                 failures += 1
                 await self._check_existence()
+
+    def suspect(self, why: str) -> None:
+        """Something else had no answer: see whether the consumer is still there, and ask anew."""
+        if self._open:
+            self._open = False
+            self._trouble = PullStatus(StatusKind.BACK_OFF, why)
+            self._changed.set()
 
     async def close(self) -> None:
         """Take all requests back. What the server had already sent is still given to `take` (NATS.md 2.5)."""
@@ -169,7 +184,7 @@ class Puller:
 
             silent = 0 if self._heard or not self.outstanding else silent + 1
             self._heard = False
-            if silent > _SILENT_BEATS and self._connection.connected:
+            if silent >= _SILENT_BEATS and self._connection.connected:
                 return PullStatus(StatusKind.BACK_OFF, "no heartbeat")
 
     async def _check_existence(self) -> None:
@@ -188,7 +203,9 @@ class Puller:
             if self.outstanding:
                 self.outstanding -= 1
 
-            self._take(Delivery(self._connection, message, self._connection.arrived_after))
+            # Nothing is delivered before it is asked for: after a pause of ours that is the better bound.
+            arrived_after = max(self._connection.arrived_after, self._asked_since)
+            self._take(Delivery(self._connection, message, arrived_after))
         elif not self._closing:
             self._obey(read_status(message))
 

@@ -108,6 +108,8 @@ class Intake:
 
         lease = self._leases.open(delivery)
         if lease is None:
+            # Used up on the way: the server will deliver it again, to whoever asks.
+            self.refill()
             return
 
         if delivery.attempt > 1:
@@ -146,6 +148,11 @@ class Intake:
         batch = self._demand.batch(self._clock(), missing, waiting, outstanding)
         if batch and puller.pull(batch):
             self._pulled(batch)
+
+    def suspect(self, why: str) -> None:
+        """Something speaks against the consumer being there: have it looked at."""
+        if self.puller is not None and self._open:
+            self.puller.suspect(why)
 
     def idle(self, lease: Lease) -> bool:
         """A delivery has waited long: keep it only if the user asked for such a store."""

@@ -52,6 +52,9 @@ class LeaseEvents(Protocol):
     def lease_extended(self, lease: Lease) -> None:
         """An extension is being asked for."""
 
+    def extension_refused(self, why: str) -> None:
+        """The server, or the loss of the link, answered with an error: is the consumer still there?"""
+
     def not_confirmed(self, lease: Lease, why: str) -> None:
         """The lease ran out while its settlement was unconfirmed."""
 
@@ -153,6 +156,11 @@ class LeaseBook:
         if lease is not None and lease.delivery.attempt < attempt:
             self._lose(lease, "another worker announced that it has the job now")
 
+    def lose_all(self, why: str) -> None:
+        """The consumer is gone: no delivery of it belongs to anybody."""
+        for lease in list(self._leases.values()):
+            self._lose(lease, why)
+
     async def extend(self, lease: Lease) -> None:
         """Ask for an extension now, and wait until it is confirmed or the lease is closed."""
         lease.confirmed = anyio.Event()
@@ -219,6 +227,7 @@ class LeaseBook:
         if error is not None:
             lease.trouble = str(error)
             lease.ask_at = min(lease.ask_at, asked_at + self._tick)
+            self._events.extension_refused(lease.trouble)
         elif not lease.closed:
             lease.trouble = None
             lease.trusted_until = max(lease.trusted_until, asked_at + self._trusted_for)

@@ -19,6 +19,7 @@ from anyio.abc import TaskStatus
 
 from .._clock import running_clock
 from .._groups import outliving_group
+from ..errors import ConsumerGone
 from ..events import LeaseLost, NoAck, Pull, Start, Stop, Working
 from ..jetstream import Puller, ServerConfig
 from ..wire import Connection
@@ -164,6 +165,7 @@ class Worker(Generic[T]):
             self.site.stream,
             self.consumer,
             expires=self.defn.pull_interval,
+            clock=self.clock,
             take=self._intake.receive,
             ready=lambda: self._ready(task_status),
         )
@@ -173,6 +175,9 @@ class Worker(Generic[T]):
                 intake.start_soon(puller.run)
                 await self._stop_asked.wait()
                 intake.cancel_scope.cancel(CancelReason.STOP.value)
+        except* ConsumerGone as gone:
+            self.leases.lose_all(str(gone.exceptions[0]))
+            raise
         finally:
             self._intake.close()
             with anyio.move_on_after(self.site.ack_wait, shield=True):
@@ -254,6 +259,9 @@ class Worker(Generic[T]):
 
     def lease_extended(self, lease: Lease) -> None:
         self._report.job(Working, lease.delivery, interval=self.leases.extension_interval)
+
+    def extension_refused(self, why: str) -> None:
+        self._intake.suspect(why)
 
     def not_confirmed(self, lease: Lease, why: str) -> None:
         answer = (lease.answer or b"").split(b" ")[0].decode().lstrip("+-").lower()

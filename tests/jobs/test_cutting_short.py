@@ -1,0 +1,350 @@
+"""Stop, timeout, loss of the lease, and cancellation from around: each handler ends as the tables say."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+from nats.js.api import ConsumerConfig
+from support.jobs import Seen, in_stream, until, until_empty
+
+from nats_jobs import CancelReason, Job, JobDef, Reject, Snooze, job, job_processor
+from nats_jobs.errors import ConsumerGone, JobTimeout
+from nats_jobs.events import Complete, DeadLettered, Error, Interrupted, LeaseLost, Stop
+
+pytestmark = pytest.mark.anyio
+
+Handler = Callable[[Job[Any]], Awaitable[None]]
+
+
+async def sleep_on(job: Job[Any]) -> None:
+    await anyio.sleep_forever()
+
+
+async def swallow(job: Job[Any]) -> None:
+    try:
+        await anyio.sleep_forever()
+    except anyio.get_cancelled_exc_class():
+        pass
+
+
+async def raise_while_cancelled(job: Job[Any]) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        raise ValueError("while being cancelled")
+
+
+async def fail_in_own_group(job: Job[Any]) -> None:
+    async def child() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError("a child failed while being cancelled")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(child)
+        await anyio.sleep_forever()
+
+
+async def finish_in_a_shield(job: Job[Any]) -> None:
+    with job.shield():
+        while job.reason is None:
+            await anyio.sleep(0.01)
+
+
+IGNORANT = [swallow, finish_in_a_shield]
+FAILING = [raise_while_cancelled, fail_in_own_group]
+
+
+@pytest.mark.parametrize("handler", [sleep_on, *IGNORANT, *FAILING])
+async def test_after_its_timeout_a_job_has_failed_whatever_its_handler_does(url: str, name: str, handler: Handler) -> None:
+    seen = Seen()
+    defn = JobDef[Any](stream=name, perform=handler, timeout=0.1, num_attempts=1)
+    async with job_processor(url, on_event=seen) as p:
+        await p.start(defn)
+        await p.enqueue(defn, 1)
+        await until_empty(p.js, name)
+        await p.stop()
+
+    (error,) = seen.of(Error)
+    assert isinstance(error.error, JobTimeout)
+    assert not seen.of(Complete)
+    assert [event.reason for event in seen.of(DeadLettered)] == ["exhausted"]
+
+
+@pytest.mark.parametrize("handler", [sleep_on, *FAILING])
+async def test_a_job_that_is_stopped_goes_back_and_loses_no_attempt(url: str, name: str, handler: Handler) -> None:
+    seen = Seen()
+    defn = JobDef[Any](stream=name, perform=handler, num_attempts=1)
+    async with job_processor(url, on_event=seen) as p:
+        handle = await p.start(defn)
+        await p.enqueue(defn, 1)
+        await until(lambda: handle.running)
+        await p.stop(grace=0)
+        assert await in_stream(p.js, name) == 1
+        info = await p.js.consumer_info(name, f"{name}Consumer")
+        assert info.num_waiting == 0
+
+    assert [event.reason for event in seen.of(Interrupted)] == ["stop"]
+    assert not seen.of(Error)
+
+    performed: list[int] = []
+
+    @job(name, num_attempts=1)
+    async def succeed(job: Job[int]) -> None:
+        performed.append(job.attempt)
+
+    async with job_processor(url) as p:
+        await p.start(succeed)
+        with anyio.fail_after(5):
+            await until_empty(p.js, name)
+
+        await p.stop()
+
+    assert performed == [2]
+
+
+@pytest.mark.parametrize("handler", IGNORANT)
+async def test_a_job_that_finishes_after_its_stop_is_done(url: str, name: str, handler: Handler) -> None:
+    seen = Seen()
+    defn = JobDef[Any](stream=name, perform=handler)
+    async with job_processor(url, on_event=seen) as p:
+        handle = await p.start(defn)
+        await p.enqueue(defn, 1)
+        await until(lambda: handle.running)
+        await p.stop(grace=0)
+        await until_empty(p.js, name)
+
+    assert len(seen.of(Complete)) == 1
+
+
+async def test_what_a_handler_asks_for_in_words_holds_also_while_it_is_stopped(url: str, name: str) -> None:
+    seen = Seen()
+
+    @job(name, concurrency=2)
+    async def decide(job: Job[bool]) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise Reject("no") if job.payload else Snooze(0.01)
+
+    async with job_processor(url, on_event=seen) as p:
+        handle = await p.start(decide)
+        await p.enqueue_many(decide, [True, False])
+        await until(lambda: len(handle.running) == 2)
+        await p.stop(grace=0)
+        assert await in_stream(p.js, name) == 1
+
+    assert [event.reason for event in seen.of(DeadLettered)] == ["rejected"]
+    assert [event.reason for event in seen.of(Interrupted)] == ["snoozed"]
+
+
+async def test_the_grace_lets_short_jobs_end_and_cuts_long_ones(url: str, name: str) -> None:
+    seen = Seen()
+    reasons: dict[str, CancelReason | None] = {}
+
+    @job(name, concurrency=2)
+    async def work(job: Job[str]) -> None:
+        try:
+            if job.payload == "long":
+                await anyio.sleep_forever()
+
+            await job.wait_stopping()
+            assert job.reason is None
+        finally:
+            reasons[job.payload] = job.reason
+
+    async with job_processor(url, on_event=seen, stop_grace=0.3) as p:
+        handle = await p.start(work)
+        await p.enqueue_many(work, ["short", "long"])
+        await until(lambda: len(handle.running) == 2)
+        await p.stop()
+        assert await in_stream(p.js, name) == 1
+
+    assert reasons == {"short": None, "long": CancelReason.STOP}
+    assert seen.of(Stop)[0].running == 2
+
+
+async def test_a_second_stop_can_only_shorten_the_grace(url: str, name: str) -> None:
+    defn = JobDef[Any](stream=name, perform=sleep_on)
+    async with job_processor(url, stop_grace=1000) as p:
+        handle = await p.start(defn)
+        await p.enqueue(defn, 1)
+        await until(lambda: handle.running)
+        async with anyio.create_task_group() as group:
+            group.start_soon(p.stop)
+            await until(lambda: handle.running[0].stopping)
+            with anyio.fail_after(10):
+                await p.stop(grace=0)
+
+
+async def test_the_scope_around_a_processor_cancels_its_jobs_and_hands_them_back(url: str, name: str) -> None:
+    seen = Seen()
+    defn = JobDef[Any](stream=name, perform=sleep_on, concurrency=3)
+    with anyio.CancelScope() as scope:
+        async with job_processor(url, on_event=seen) as p:
+            handle = await p.start(defn)
+            await p.enqueue_many(defn, range(5))
+            await until(lambda: len(handle.running) == 3)
+            scope.cancel("enough")
+
+    assert scope.cancelled_caught
+    assert len(seen.of(Interrupted)) == 3
+
+    attempts: dict[int, int] = {}
+
+    @job(name)
+    async def note(job: Job[int]) -> None:
+        attempts[job.payload] = job.attempt
+
+    async with job_processor(url) as p:
+        await p.start(note)
+        # Well below ack_wait (10 s): they were handed back, and have not run out.
+        with anyio.fail_after(8):
+            await until_empty(p.js, name)
+
+        await p.stop()
+
+    assert attempts == {0: 2, 1: 2, 2: 2, 3: 1, 4: 1}
+
+
+async def test_an_exception_in_the_block_ends_the_workers_and_comes_out_as_itself(url: str, name: str) -> None:
+    defn = JobDef[Any](stream=name, perform=sleep_on)
+    with pytest.raises(KeyError, match="mine"):
+        async with job_processor(url) as p:
+            handle = await p.start(defn)
+            await p.enqueue(defn, 1)
+            await until(lambda: handle.running)
+            raise KeyError("mine")
+
+
+async def test_a_lost_lease_cancels_the_job_before_the_server_delivers_it_again(url: str, name: str) -> None:
+    seen = Seen()
+    lost: list[tuple[int, CancelReason | None]] = []
+    starts: list[int] = []
+
+    @job(name, auto_extend_ack_timeout=False, consumer_config=ConsumerConfig(ack_wait=1.0), concurrency=2)
+    async def too_long(job: Job[None]) -> None:
+        starts.append(job.attempt)
+        if job.attempt == 1:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                lost.append((len(starts), job.reason))
+
+    async with job_processor(url, on_event=seen) as p:
+        await p.start(too_long)
+        await p.enqueue(too_long, None)
+        await until_empty(p.js, name)
+        await p.stop()
+
+    assert lost == [(1, CancelReason.LEASE_LOST)]
+    assert starts == [1, 2]
+    assert len(seen.of(LeaseLost)) == 1
+    assert [event.attempt for event in seen.of(Complete)] == [2]
+
+
+async def test_a_kept_lease_lasts_longer_than_ack_wait(url: str, name: str) -> None:
+    attempts: list[int] = []
+
+    @job(name, consumer_config=ConsumerConfig(ack_wait=1.0))
+    async def long(job: Job[None]) -> None:
+        attempts.append(job.attempt)
+        await anyio.sleep(2.5)
+
+    async with job_processor(url) as p:
+        await p.start(long)
+        await p.enqueue(long, None)
+        await until_empty(p.js, name)
+        await p.stop()
+
+    assert attempts == [1]
+
+
+async def test_a_handler_that_blocks_the_event_loop_past_its_lease_is_not_settled(url: str, name: str) -> None:
+    seen = Seen()
+    attempts: list[int] = []
+
+    @job(name, consumer_config=ConsumerConfig(ack_wait=1.0))
+    async def block(job: Job[None]) -> None:
+        attempts.append(job.attempt)
+        if job.attempt == 1:
+            time.sleep(1.5)  # noqa: ASYNC251
+
+    async with job_processor(url, on_event=seen) as p:
+        await p.start(block)
+        await p.enqueue(block, None)
+        await until_empty(p.js, name)
+        await p.stop()
+
+    assert attempts == [1, 2]
+    assert len(seen.of(LeaseLost)) == 1
+    assert [event.attempt for event in seen.of(Complete)] == [2]
+
+
+async def test_working_extends_the_lease_by_hand(url: str, name: str) -> None:
+    attempts: list[int] = []
+
+    @job(name, consumer_config=ConsumerConfig(ack_wait=1.0), auto_extend_ack_timeout=False)
+    async def by_hand(job: Job[None]) -> None:
+        attempts.append(job.attempt)
+        for _ in range(10):
+            await anyio.sleep(0.2)
+            await job.working()
+
+    async with job_processor(url) as p:
+        await p.start(by_hand)
+        await p.enqueue(by_hand, None)
+        await until_empty(p.js, name)
+        await p.stop()
+
+    assert attempts == [1]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_from_elsewhere_is_a_failure_of_the_job_not_of_the_worker(url: str, name: str) -> None:
+    seen = Seen()
+
+    @job(name, num_attempts=1)
+    async def stray(job: Job[None]) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async with job_processor(url, on_event=seen) as p:
+        await p.start(stray)
+        await p.enqueue_many(stray, [None, None])
+        await until_empty(p.js, name)
+        await p.stop()
+
+    assert len(seen.of(Error)) == 2
+
+
+async def test_a_consumer_that_is_deleted_ends_the_processor_with_an_error(url: str, name: str) -> None:
+    defn = JobDef[Any](stream=name, perform=sleep_on)
+    with pytest.raises(ConsumerGone, match=name):
+        async with job_processor(url) as p:
+            await p.start(defn)
+
+            async def pulled() -> bool:
+                return bool((await p.js.consumer_info(name, f"{name}Consumer")).num_waiting)
+
+            await until(pulled)
+            await p.js.delete_consumer(name, f"{name}Consumer")
+            await anyio.sleep_forever()
+
+
+async def test_a_stream_that_is_deleted_ends_the_processor_with_an_error(url: str, name: str) -> None:
+    defn = JobDef[Any](stream=name, perform=sleep_on)
+    with pytest.raises(ConsumerGone, match=name):
+        async with job_processor(url) as p:
+            handle = await p.start(defn)
+            await p.enqueue(defn, 1)
+            await until(lambda: handle.running)
+            await p.js.delete_stream(name)
+            await anyio.sleep_forever()

@@ -10,11 +10,11 @@ from typing import Any
 import anyio
 import pytest
 from nats.js.api import ConsumerConfig
-from support.jobs import Seen, in_stream, until, until_empty
 
 from nats_jobs import CancelReason, Job, JobDef, Reject, Snooze, job, job_processor
 from nats_jobs.errors import ConsumerGone, JobTimeout
 from nats_jobs.events import Complete, DeadLettered, Error, Interrupted, LeaseLost, Stop
+from support.jobs import Seen, in_stream, until, until_empty
 
 pytestmark = pytest.mark.anyio
 
@@ -62,7 +62,9 @@ FAILING = [raise_while_cancelled, fail_in_own_group]
 
 
 @pytest.mark.parametrize("handler", [sleep_on, *IGNORANT, *FAILING])
-async def test_after_its_timeout_a_job_has_failed_whatever_its_handler_does(url: str, name: str, handler: Handler) -> None:
+async def test_after_its_timeout_a_job_has_failed_whatever_its_handler_does(
+    url: str, name: str, handler: Handler
+) -> None:
     seen = Seen()
     defn = JobDef[Any](stream=name, perform=handler, timeout=0.1, num_attempts=1)
     async with job_processor(url, on_event=seen) as p:
@@ -78,7 +80,9 @@ async def test_after_its_timeout_a_job_has_failed_whatever_its_handler_does(url:
 
 
 @pytest.mark.parametrize("handler", [sleep_on, *FAILING])
-async def test_a_job_that_is_stopped_goes_back_and_loses_no_attempt(url: str, name: str, handler: Handler) -> None:
+async def test_a_job_that_is_stopped_goes_back_and_loses_no_attempt(
+    url: str, name: str, handler: Handler
+) -> None:
     seen = Seen()
     defn = JobDef[Any](stream=name, perform=handler, num_attempts=1)
     async with job_processor(url, on_event=seen) as p:
@@ -213,7 +217,9 @@ async def test_the_scope_around_a_processor_cancels_its_jobs_and_hands_them_back
     assert attempts == {0: 2, 1: 2, 2: 2, 3: 1, 4: 1}
 
 
-async def test_an_exception_in_the_block_ends_the_workers_and_comes_out_as_itself(url: str, name: str) -> None:
+async def test_an_exception_in_the_block_ends_the_workers_and_comes_out_as_itself(
+    url: str, name: str
+) -> None:
     defn = JobDef[Any](stream=name, perform=sleep_on)
     with pytest.raises(KeyError, match="mine"):
         async with job_processor(url) as p:
@@ -266,7 +272,9 @@ async def test_a_kept_lease_lasts_longer_than_ack_wait(url: str, name: str) -> N
     assert attempts == [1]
 
 
-async def test_a_handler_that_blocks_the_event_loop_past_its_lease_is_not_settled(url: str, name: str) -> None:
+async def test_a_handler_that_blocks_the_event_loop_past_its_lease_is_not_settled(
+    url: str, name: str
+) -> None:
     seen = Seen()
     attempts: list[int] = []
 
@@ -307,7 +315,9 @@ async def test_working_extends_the_lease_by_hand(url: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_cancellation_from_elsewhere_is_a_failure_of_the_job_not_of_the_worker(url: str, name: str) -> None:
+async def test_a_cancellation_from_elsewhere_is_a_failure_of_the_job_not_of_the_worker(
+    url: str, name: str
+) -> None:
     seen = Seen()
 
     @job(name, num_attempts=1)

@@ -11,13 +11,13 @@ from typing import Any
 import anyio
 import pytest
 from anyio import from_thread
-from support.jobs import Seen, in_stream, until, until_empty
-from support.outside import publish_from_outside
 
 from nats_jobs import CancelReason, Job, JobDef, Reject, Retry, Snooze, codecs, job, job_processor
 from nats_jobs.errors import JobTimeout
 from nats_jobs.events import Complete, DeadLettered, Error, Interrupted, Pull, Receive, Start, Stop, Timeout
 from nats_jobs.wire import connect
+from support.jobs import Seen, until, until_empty
+from support.outside import publish_from_outside
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +49,9 @@ async def test_a_message_of_a_client_without_headers_is_delivered_as_its_bytes(u
     assert datetime.now(UTC) - got[0].enqueued_at < timedelta(minutes=1)
 
 
-async def test_what_nats_py_publishes_from_another_process_is_performed_and_removed(url: str, name: str) -> None:
+async def test_what_nats_py_publishes_from_another_process_is_performed_and_removed(
+    url: str, name: str
+) -> None:
     numbers: list[int] = []
 
     @job(name, concurrency=3, codec=codecs.JSON)
@@ -66,7 +68,11 @@ async def test_what_nats_py_publishes_from_another_process_is_performed_and_remo
 
 
 async def test_what_is_enqueued_comes_back_as_it_was(url: str, name: str) -> None:
-    payload = {"when": datetime(2026, 11, 23, 12, 30, 0, 123456, UTC), "items": [1, "two", None, 3.5], "raw": b"\x00"}
+    payload = {
+        "when": datetime(2026, 11, 23, 12, 30, 0, 123456, UTC),
+        "items": [1, "two", None, 3.5],
+        "raw": b"\x00",
+    }
     got: list[Any] = []
 
     @job(name)
@@ -98,8 +104,12 @@ async def test_the_content_type_of_a_message_says_how_it_is_decoded(url: str, na
         await p.start(keep)
         async with connect(url) as outside:
             await outside.publish(name, b"plain")
-            await outside.publish(name, b'{"a": 1}', headers={"Content-Type": "application/json; charset=utf-8"})
-            await outside.publish(name, b"\x81\xa1a\x01", headers={"content-type": "x", "Content-Type": "application/msgpack"})
+            await outside.publish(
+                name, b'{"a": 1}', headers={"Content-Type": "application/json; charset=utf-8"}
+            )
+            await outside.publish(
+                name, b"\x81\xa1a\x01", headers={"content-type": "x", "Content-Type": "application/msgpack"}
+            )
             await outside.publish(name, b"%PDF", headers={"Content-Type": "application/pdf"})
 
         await until_empty(p.js, name)
@@ -248,7 +258,9 @@ async def test_reject_parks_a_job_at_once(url: str, name: str) -> None:
         await until_empty(p.js, name)
         await p.stop()
 
-    assert [(event.reason, event.error) for event in seen.of(DeadLettered)] == [("rejected", "no such customer")]
+    assert [(event.reason, event.error) for event in seen.of(DeadLettered)] == [
+        ("rejected", "no such customer")
+    ]
 
 
 async def test_an_undecodable_payload_is_parked_without_calling_the_handler(url: str, name: str) -> None:
@@ -389,7 +401,12 @@ async def test_events_tell_the_life_of_a_job(url: str, name: str) -> None:
         await p.stop()
         streamed = [stream.receive_nowait() for _ in range(stream.statistics().current_buffer_used)]
 
-    (start,), (receive,), (complete,), (stop,) = seen.of(Start), seen.of(Receive), seen.of(Complete), seen.of(Stop)
+    (start,), (receive,), (complete,), (stop,) = (
+        seen.of(Start),
+        seen.of(Receive),
+        seen.of(Complete),
+        seen.of(Stop),
+    )
     assert (start.stream, start.consumer, start.concurrency) == (name, f"{name}Consumer", 1)
     assert start.consumer_config.ack_wait == 10
     assert (receive.sequence, receive.attempt, receive.id, receive.subject) == (1, 1, "first", name)

@@ -10,7 +10,9 @@ import anyio
 import nats
 
 
-async def publish_from_outside(url: str, subject: str, count: int, *, payload: str = "{}", headers: str = "{}") -> None:
+async def publish_from_outside(
+    url: str, subject: str, count: int, *, payload: str = "{}", headers: str = "{}"
+) -> None:
     """Publish `count` messages; `{}` in the payload is their number. Each is confirmed by the server."""
     command = [sys.executable, __file__, url, subject, str(count), payload, headers]
     await anyio.run_process(command)

@@ -10,6 +10,7 @@ from .backoff import exp_backoff as exp_backoff
 from .errors import NatsJobsError as NatsJobsError, Reject as Reject, Retry as Retry, Snooze as Snooze
 from .jobs import (
     CancelReason as CancelReason,
+    DetachedJob as DetachedJob,
     Enqueued as Enqueued,
     Fence as Fence,
     Job as Job,
@@ -23,6 +24,7 @@ from .jobs import (
 
 __all__ = (
     "CancelReason",
+    "DetachedJob",
     "Enqueued",
     "Fence",
     "Job",

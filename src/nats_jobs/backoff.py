@@ -24,14 +24,20 @@ def exp_backoff(start: float, *, num_entries: int = 5, repeat_after: int | None 
     [1.0, 2.0, 2.0, 2.0]
 
     Raises:
-        UsageError: `start` is not a finite number of seconds, 0 or more, or a count is below 1.
+        UsageError: `start` is not a finite number of seconds, 0 or more, a count is below 1, or the delays
+            grow beyond every number.
     """
     _check_seconds("exp_backoff: start", start)
     repeat_after = num_entries if repeat_after is None else repeat_after
     if num_entries < 1 or repeat_after < 1:
         raise UsageError("exp_backoff: num_entries and repeat_after are 1 or more")
 
-    return [float(start) * 2 ** min(entry, repeat_after - 1) for entry in range(num_entries)]
+    try:
+        return [math.ldexp(start, min(entry, repeat_after - 1)) for entry in range(num_entries)]
+    except OverflowError:
+        raise UsageError(
+            f"exp_backoff: {start:g} s cannot double up to num_entries={num_entries}; give repeat_after"
+        ) from None
 
 
 def delay_of(backoff: Backoff, attempt: int) -> float:
@@ -68,7 +74,7 @@ def check_backoff(backoff: object) -> None:
 
 def jittered(tries: int, *, first: float, most: float, rng: Callable[[], float] = random.random) -> float:
     """Return a delay that doubles with `tries` (from 0) up to `most`, of which the upper half is random."""
-    ceiling = min(most, first * 2 ** min(tries, 32))
+    ceiling = min(most, first * 2.0 ** min(tries, 32))
     return ceiling / 2 + ceiling / 2 * rng()
 
 

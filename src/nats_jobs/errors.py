@@ -24,6 +24,8 @@ __all__ = (
     "Difference",
     "EncodeError",
     "EnqueueFailed",
+    "JobCutShort",
+    "JobNotResponding",
     "JobTimeout",
     "MissingExtra",
     "NatsJobsError",
@@ -357,6 +359,34 @@ class JobTimeout(NatsJobsError, TimeoutError):
 
     def __str__(self) -> str:
         return f"job {self.stream}/{self.sequence} did not end within its timeout of {self.seconds:g} s"
+
+
+@dataclass(eq=False)
+class JobCutShort(NatsJobsError):
+    """Raised by `job.check_cancelled()` when the job was cut short."""
+
+    stream: str
+    sequence: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"job {self.stream}/{self.sequence} was cut short: {self.why}"
+
+
+@dataclass(eq=False)
+class JobNotResponding(NatsJobsError):
+    """A job went on after it was cancelled, until nobody waited for it any more. What it was doing may still go on."""
+
+    stream: str
+    sequence: int
+    why: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"job {self.stream}/{self.sequence} was cancelled {self.seconds:.0f} s ago ({self.why}) and still runs; does its "
+            "handler swallow the cancellation, or block a thread?"
+        )
 
 
 @dataclass(eq=False)

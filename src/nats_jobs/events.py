@@ -15,6 +15,7 @@
 | `Interrupted` | a job was handed back before it ended | |
 | `DeadLettered` | a job was parked | |
 | `NotResponding` | a job goes on although it was cancelled | |
+| `LoopBlocked` | a job held the event loop up for longer than a third of `ack_wait` | |
 | `Connected`, `Disconnected` | the link came up, went down | |
 """
 
@@ -34,6 +35,7 @@ __all__ = (
     "Interrupted",
     "JobEvent",
     "LeaseLost",
+    "LoopBlocked",
     "NoAck",
     "NotResponding",
     "Pull",
@@ -162,7 +164,7 @@ class LeaseLost(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interrupted(JobEvent):
-    """`reason` is a `CancelReason` in words, or `snoozed`; the job is delivered again after `delay` seconds."""
+    """`reason`: `stop`, `snoozed`, `retry`, or what else; the job is delivered again after `delay` seconds."""
 
     reason: str
     delay: float
@@ -179,7 +181,14 @@ class DeadLettered(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotResponding(JobEvent):
-    """The job was cancelled for `reason` and still runs after `seconds` more. It keeps its slot."""
+    """The job was cancelled for `reason` (the name of a `CancelReason`) and still runs after `seconds` more. It keeps its slot."""
 
     reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopBlocked(JobEvent):
+    """One step of the handler took `seconds` without giving way: every lease of the process was at risk."""
+
     seconds: float

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 
 import anyio
+from anyio.abc import TaskStatus
 from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
 
@@ -105,8 +106,8 @@ class Puller:
         self.outstanding += batch
         return batch
 
-    async def run(self) -> None:
-        """Watch over the requests until cancelled.
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Watch over the requests until cancelled. It has started when requests can be sent, and `ready` was called.
 
         Raises:
             ConsumerGone: consumer or stream do not exist any more.
@@ -116,7 +117,8 @@ class Puller:
         failures = 0
         while True:
             self._begin_epoch()
-            why = await self._until_epoch_ends()
+            why = await self._until_epoch_ends(task_status)
+            task_status = anyio.TASK_STATUS_IGNORED
             self._open = False
             if why is None or why.kind is StatusKind.ALL_ENDED:
                 failures = 0
@@ -157,7 +159,7 @@ class Puller:
             self._inbox, self._receive, fail=self._on_refusal, renewed=self._on_new_link
         )
 
-    async def _until_epoch_ends(self) -> PullStatus | None:
+    async def _until_epoch_ends(self, task_status: TaskStatus[None]) -> PullStatus | None:
         """Return why the requests must be thought dead: None for a new link, or what the server said."""
         try:
             await self._connection.wait_connected()
@@ -167,6 +169,7 @@ class Puller:
         self._renewed = False
         self._open = True
         self._ready()
+        task_status.started()
         silent = 0
         while True:
             self._changed = anyio.Event()

@@ -2,6 +2,7 @@
 
 from ._definition import JobDef as JobDef, job as job
 from ._handle import JobHandle as JobHandle
+from ._handlers import DetachedJob as DetachedJob
 from ._job import Fence as Fence, Job as Job
 from ._processor import JobProcessor as JobProcessor, job_processor as job_processor
 from ._producer import Enqueued as Enqueued
@@ -11,6 +12,7 @@ from ._worker import WorkerStatistics as WorkerStatistics
 
 __all__ = (
     "CancelReason",
+    "DetachedJob",
     "Enqueued",
     "Fence",
     "Job",

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import contextvars
 import math
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio import to_thread
 
 from ..codecs import RAW, Codec, by_content_type
 from ..errors import DecodeError, JobTimeout, NatsJobsError, StrayCancellation
@@ -20,6 +18,7 @@ from ..events import Receive
 from ..jetstream import Delivery
 from ._endings import Ending, Rejected, Snoozed, ending_of
 from ._fresh_context import in_context
+from ._handlers import async_handler
 from ._job import Job
 from ._lease import Lease
 from ._producer import NOT_BEFORE
@@ -32,21 +31,17 @@ if TYPE_CHECKING:
 
 __all__ = ("Attempts",)
 
-T = TypeVar("T")
-
 
 class Attempts:
     """Performs the jobs of one worker."""
 
-    def __init__(
-        self, worker: Worker[Any], settler: Settler, reporter: Reporter, on_suspend: Callable[[], None]
-    ) -> None:
+    def __init__(self, worker: Worker[Any], settler: Settler, reporter: Reporter) -> None:
         self.running: dict[Lease, Job[Any]] = {}
         self._worker = worker
         self._settler = settler
         self._report = reporter
-        self._on_suspend = on_suspend
-        self._handler = _async_handler(worker)
+        self._handler = async_handler(worker.defn)
+        self._longest_step = worker.site.ack_wait / 3
         self._timeout = worker.defn.timeout
         self._base_context = contextvars.copy_context()
 
@@ -66,9 +61,9 @@ class Attempts:
         try:
             ending = await self._run(job)
         except BaseException:
-            # The scope around the worker is cancelled, or the program ends.
+            # The scope around the worker is cancelled, the job was given up, or the program ends.
             del self.running[lease]
-            self._settler.hand_back(lease, "the scope around the worker was cancelled", started)
+            self._settler.hand_back(lease, "the worker was cancelled", started)
             raise
 
         del self.running[lease]
@@ -109,9 +104,14 @@ class Attempts:
         try:
             with job.scope:
                 job.start_clock(self._timeout)
-                await in_context(self._base_context.copy(), self._handler(job), self._on_suspend)
+                await in_context(
+                    self._base_context.copy(), self._handler(job), job, self._worker.clock, self._longest_step
+                )
                 returned = True
         except Exception as raised:
+            if job.abandoned is not None:
+                raise job.abandoned from raised
+
             error = raised
         except anyio.get_cancelled_exc_class():
             if anyio.current_effective_deadline() == -math.inf:
@@ -151,18 +151,3 @@ def _wait_for_its_time(delivery: Delivery) -> None:
 
     if wait > 0:
         raise _Refused(Snoozed(wait))
-
-
-def _async_handler(worker: Worker[T]) -> Callable[[Job[T]], Coroutine[Any, Any, object]]:
-    """Return the handler as a coroutine function; a plain one runs in a thread of this worker."""
-    perform: Any = worker.defn.perform
-    if worker.defn.is_async:
-        return perform  # type: ignore[no-any-return]
-
-    limiter = anyio.CapacityLimiter(worker.defn.concurrency)
-
-    async def in_thread(job: Job[T]) -> object:
-        # A thread cannot be cancelled: its slot stays taken until it returns.
-        return await to_thread.run_sync(perform, job, limiter=limiter, abandon_on_cancel=False)
-
-    return in_thread

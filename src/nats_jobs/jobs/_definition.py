@@ -26,8 +26,8 @@ T = TypeVar("T")
 
 Perform: TypeAlias = "Callable[[Job[T]], Awaitable[object] | object]"
 
-# The most that a name may contain without becoming several tokens, or a path, at the server.
-_BAD_IN_NAME = frozenset(" \t\r\n.*>/\\")
+# Besides blanks: what would make several tokens of a name, or a path, at the server.
+_BAD_IN_NAME = frozenset(".*>/\\\0")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,8 +89,9 @@ class JobDef(Generic[T]):
     dead_letter: bool = True
     """Park exhausted and rejected jobs in the stream DEAD_LETTERS; without it they are dropped."""
 
-    run_in: Literal["thread"] = "thread"
-    """Where a plain `def` runs."""
+    run_in: Literal["thread", "process"] = "thread"
+    """Where a plain `def` runs. In a process it is given a `DetachedJob`, and is killed when it is cut short; it must
+    be a function at the top of a module."""
 
     def __init_subclass__(cls) -> None:
         raise UsageError("JobDef is final: build one with the fields you need")
@@ -146,6 +147,8 @@ def job(stream: str, **options: Any) -> Callable[[Callable[[Job[T]], Awaitable[o
     Raises:
         UsageError: an unknown field (with the near one), or what `JobDef` refuses.
     """
+    # Also for a bare `@job`, which hands over the function instead.
+    _check_name("stream", stream)
     known = [field.name for field in fields(JobDef) if field.default is not MISSING]
     for name in options:
         if name not in known:
@@ -160,18 +163,22 @@ def job(stream: str, **options: Any) -> Callable[[Callable[[Job[T]], Awaitable[o
 
 
 def _is_async(perform: Any) -> bool:
+    return any(map(inspect.iscoroutinefunction, _called(perform)))
+
+
+def _called(perform: Any) -> tuple[Any, Any]:
+    """Return what may run when `perform` is called: the function inside partials, and the `__call__` of an object."""
     while isinstance(perform, partial):
         perform = perform.func
 
-    # An object with `async def __call__` counts, too.
-    return inspect.iscoroutinefunction(perform) or inspect.iscoroutinefunction(type(perform).__call__)
+    return perform, type(perform).__call__
 
 
 def _check_name(what: str, name: object) -> None:
     if not isinstance(name, str) or not name:
         raise UsageError(f"{what} is {name!r}; a name is needed")
 
-    if bad := sorted(_BAD_IN_NAME & set(name)):
+    if bad := sorted(mark for mark in set(name) if mark in _BAD_IN_NAME or mark.isspace()):
         raise UsageError(f"{what} is {name!r}; a name cannot contain {' '.join(map(repr, bad))}")
 
 
@@ -179,9 +186,12 @@ def _check_perform(perform: Any) -> None:
     if not callable(perform):
         raise UsageError(f"perform is {perform!r}; a function that takes the job is needed")
 
-    if inspect.isasyncgenfunction(perform) or inspect.isgeneratorfunction(perform):
+    if any(
+        inspect.isasyncgenfunction(called) or inspect.isgeneratorfunction(called)
+        for called in _called(perform)
+    ):
         raise UsageError(
-            f"perform is a generator function ({perform.__qualname__}); remove its yield: nobody would iterate it"
+            f"perform is a generator function ({perform!r}); remove its yield: nobody would iterate it"
         )
 
     try:
@@ -208,8 +218,26 @@ def _check_types(defn: JobDef[Any]) -> None:
             f"codec is {defn.codec!r}; one of nats_jobs.codecs, or an object with encode and decode, is needed"
         )
 
-    if defn.run_in != "thread":
-        raise UsageError(f"run_in is {defn.run_in!r}; 'thread' is what there is")
+    for name in ("auto_extend_ack_timeout", "dead_letter"):
+        if not isinstance(getattr(defn, name), bool):
+            raise UsageError(f"{name} is {getattr(defn, name)!r}; True or False is needed")
+
+    if defn.run_in not in ("thread", "process"):
+        raise UsageError(f"run_in is {defn.run_in!r}; 'thread' or 'process' is needed")
+
+    if defn.run_in == "process":
+        _check_can_travel(defn)
+
+
+def _check_can_travel(defn: JobDef[Any]) -> None:
+    name = getattr(defn.perform, "__qualname__", "<")
+    if defn.is_async:
+        raise UsageError("run_in is 'process' and perform is async; a plain def runs in a process")
+
+    if "<" in name:
+        raise UsageError(
+            "run_in is 'process': perform must be a function at the top of a module, or the process cannot find it"
+        )
 
 
 def _check_numbers(defn: JobDef[Any]) -> None:
@@ -238,10 +266,15 @@ def _is_seconds(value: object, *, above: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and above < value < math.inf
 
 
-def _check_filter(subject: str) -> None:
+def _check_filter(subject: object) -> None:
+    if not isinstance(subject, str):
+        raise UsageError(
+            f"filter_subject is {subject!r}; one subject is needed, several go into consumer_config.filter_subjects"
+        )
+
     try:
         check_subscribe_subject(subject)
-    except (BadSubject, TypeError, AttributeError) as error:
+    except BadSubject as error:
         raise UsageError(f"filter_subject: {error}") from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .._groups import sole_exception
 from ..errors import JobTimeout, Reject, Retry, Snooze
 from ._reasons import CancelReason
 
@@ -75,6 +76,7 @@ def ending_of(
     if reason is CancelReason.LEASE_LOST:
         return Lost()
 
+    error = _meant(error)
     match error:
         case Reject():
             return Rejected("rejected", error)
@@ -97,3 +99,13 @@ def ending_of(
 
     assert error is not None
     return Failed(error, error.delay if isinstance(error, Retry) else None)
+
+
+def _meant(error: Exception | None) -> Exception | None:
+    """Look into the groups that a handler's own task groups make: one leaf is what was meant, and a Reject among many."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+
+    rejected = error.subgroup(Reject)
+    only = sole_exception(rejected or error)
+    return only if isinstance(only, Exception) else error

@@ -1,43 +1,83 @@
-"""Drives a coroutine in context variables of its own, without a task of its own.
+"""Drives a handler's coroutine in context variables of its own, without a task of its own.
 
 A task for each job costs as much as the rest of a small job (DESIGN.md section 9). What a job needs of a
 task is its own `contextvars.Context`, so that what one job sets the next does not see. Both event loops
 resume a task by sending into its coroutine; here each such step is run inside the job's context.
+
+Being between the event loop and the handler also tells two things that nobody else can see: that the
+handler gives way for the first time, and that one of its steps held the event loop up.
 """
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from contextvars import Context
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ("in_context",)
+from .._clock import Clock
+
+__all__ = ("Passenger", "in_context")
+
+
+class Passenger(Protocol):
+    """Whose coroutine is driven. Its methods must return at once."""
+
+    @property
+    def abandoned(self) -> Exception | None:
+        """Not None: it was given up. Its coroutine is dropped at its next step, and this raised instead."""
+
+    def gave_way(self) -> None:
+        """It waits for something, for the first time."""
+
+    def held_the_loop(self, seconds: float) -> None:
+        """One of its steps took longer than it should."""
 
 
 @types.coroutine
 def in_context(
-    context: Context, coroutine: Coroutine[Any, Any, object], on_suspend: Callable[[], None]
+    context: Context,
+    coroutine: Coroutine[Any, Any, object],
+    passenger: Passenger,
+    clock: Clock,
+    longest_step: float,
 ) -> Generator[Any, Any, object]:
-    """Await `coroutine` with every step inside `context`. `on_suspend` is called when it first gives way."""
-    run, send = context.run, coroutine.send
-    try:
-        yielded = run(send, None)
-    except StopIteration as stop:
-        return stop.value
-
-    on_suspend()
+    """Await `coroutine`, every step of it inside `context`, none longer than `longest_step` seconds unnoticed."""
+    run = context.run
+    step = partial(coroutine.send, None)
+    has_given_way = False
     while True:
+        began = clock()
         try:
-            step = partial(send, (yield yielded))
+            yielded = run(step)
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            took = clock() - began
+            if took > longest_step:
+                passenger.held_the_loop(took)
+
+        if not has_given_way:
+            has_given_way = True
+            passenger.gave_way()
+
+        try:
+            step = partial(coroutine.send, (yield yielded))
         except GeneratorExit:
             run(coroutine.close)
             raise
         except BaseException as error:
             step = partial(coroutine.throw, error)
 
-        try:
-            yielded = run(step)
-        except StopIteration as stop:
-            return stop.value
+        if passenger.abandoned is not None:
+            run(_drop, coroutine)
+            raise passenger.abandoned
+
+
+def _drop(coroutine: Coroutine[Any, Any, object]) -> None:
+    try:
+        coroutine.close()
+    except RuntimeError:
+        # It ignored this, too, and will never run again.
+        return

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import anyio
 
+from ..errors import JobCutShort, JobNotResponding
 from ..jetstream import Delivery
 from ..wire import Headers
 from ._definition import JobDef
@@ -42,49 +44,60 @@ class Job(Generic[T]):
     which it was from that moment on.
     """
 
-    __slots__ = ("_lease", "_reason", "_scope", "_stopping", "_worker", "payload")
+    __slots__ = (
+        "_lease",
+        "_on_abandoned",
+        "_reason",
+        "_scope",
+        "_times_out_at",
+        "_worker",
+        "abandoned",
+        "payload",
+    )
 
     def __init__(self, worker: Worker[T], lease: Lease, payload: T) -> None:
         self.payload = payload
         self._worker = worker
         self._lease = lease
         self._reason: CancelReason | None = None
-        self._stopping: anyio.Event | None = None
         self._scope = anyio.CancelScope()
+        self._times_out_at = math.inf
+        self._on_abandoned: Callable[[str], None] | None = None
+        self.abandoned: JobNotResponding | None = None
 
     # What was delivered...
 
     @property
     def data(self) -> bytes:
         """The payload as it came."""
-        return self._delivery.data
+        return self.delivery.data
 
     @property
     def subject(self) -> str:
-        return self._delivery.subject
+        return self.delivery.subject
 
     @property
     def headers(self) -> Headers:
-        return self._delivery.headers
+        return self.delivery.headers
 
     @property
     def id(self) -> str | None:
         """The message id that it was enqueued with; None when its publisher gave none."""
-        return self._delivery.headers.get("Nats-Msg-Id") if self._delivery.has_headers else None
+        return self.delivery.headers.get("Nats-Msg-Id") if self.delivery.has_headers else None
 
     @property
     def stream(self) -> str:
-        return self._delivery.stream
+        return self.delivery.stream
 
     @property
     def sequence(self) -> int:
         """The position of the message in its stream: the same for every attempt."""
-        return self._delivery.sequence
+        return self.delivery.sequence
 
     @property
     def attempt(self) -> int:
         """How often the message was delivered, this time included."""
-        return self._delivery.attempt
+        return self.delivery.attempt
 
     @property
     def num_attempts(self) -> int:
@@ -94,17 +107,17 @@ class Job(Generic[T]):
     @property
     def enqueued_at(self) -> datetime:
         """When the server stored it, UTC."""
-        return self._delivery.stored_at
+        return self.delivery.stored_at
 
     @property
     def pending(self) -> int:
         """How many jobs of this consumer had not been delivered yet when this one was."""
-        return self._delivery.pending
+        return self.delivery.pending
 
     @property
     def fence(self) -> Fence:
         """For compare-and-set in a store of your own: (stream sequence, delivery count)."""
-        return Fence(self._delivery.sequence, self._delivery.attempt)
+        return Fence(self.delivery.sequence, self.delivery.attempt)
 
     @property
     def defn(self) -> JobDef[T]:
@@ -119,7 +132,7 @@ class Job(Generic[T]):
     @property
     def reason(self) -> CancelReason | None:
         """Why the job was cut short; None as long as it was not. Set at once, also inside a shield."""
-        if self._reason is None and self._scope.cancel_called:
+        if self._reason is None and self._timed_out():
             return CancelReason.TIMEOUT
 
         return self._reason
@@ -133,12 +146,23 @@ class Job(Generic[T]):
         """Wait until `stopping`."""
         await self._worker.wait_stopping()
 
+    def check_cancelled(self) -> None:
+        """Raise if the job was cut short. For handlers that run in a thread, where no cancellation can reach.
+
+        Raises:
+            JobCutShort: it was; `reason` says why.
+        """
+        reason = self.reason
+        if reason is not None:
+            raise JobCutShort(self.stream, self.sequence, reason.value)
+
     @contextmanager
     def shield(self, seconds: float = _SHIELD_LIMIT) -> Iterator[None]:
         """Let what is in the block finish, even when the job is cut short meanwhile.
 
-        The cancellation comes at the first `await` after the block. Look at `reason` to go on or not: after
-        LEASE_LOST another worker may have the job.
+        The cancellation comes at the first `await` outside the block. A loop that awaits only inside of it
+        would never be cancelled: put an `await anyio.lowlevel.checkpoint()` between two blocks, or look at
+        `reason`. After LEASE_LOST another worker may have the job.
 
         Args:
             seconds: the shield's limit; what takes longer is cancelled after all.
@@ -164,8 +188,11 @@ class Job(Generic[T]):
         text = json.dumps({"done": done, "total": total, "attempt": self.attempt})
         await self._worker.connection.publish(subject, text.encode())
 
+    # For the worker...
+
     @property
-    def _delivery(self) -> Delivery:
+    def delivery(self) -> Delivery:
+        """The delivery being performed."""
         return self._lease.delivery
 
     @property
@@ -177,6 +204,14 @@ class Job(Generic[T]):
         """Called when the handler starts."""
         if timeout is not None:
             self._scope.deadline = anyio.current_time() + timeout
+            self._times_out_at = time.monotonic() + timeout
+
+    def _timed_out(self) -> bool:
+        try:
+            return self._scope.cancel_called
+        except RuntimeError:
+            # Trio answers this in its own thread only; here a handler asks in another.
+            return time.monotonic() >= self._times_out_at
 
     def cut_short(self, reason: CancelReason) -> None:
         """Cancel the scope. A deadline that has already fired is a reason too, and came first."""
@@ -184,6 +219,24 @@ class Job(Generic[T]):
             self._reason = reason
             self._scope.deadline = math.inf
             self._scope.cancel(reason.value)
+
+    def when_abandoned(self, callback: Callable[[str], None]) -> None:
+        """Have `callback` called, with the reason as text, when the job is given up."""
+        self._on_abandoned = callback
+
+    def abandon(self, error: JobNotResponding) -> None:
+        """Give the job up: `error` is raised in its place as soon as that is possible."""
+        self.abandoned = error
+        if self._on_abandoned is not None:
+            self._on_abandoned(str(error))
+
+    def gave_way(self) -> None:
+        """The handler waits for something: another job may start."""
+        self._worker.gave_way()
+
+    def held_the_loop(self, seconds: float) -> None:
+        """One step of the handler took too long."""
+        self._worker.loop_held(self, seconds)
 
     def __repr__(self) -> str:
         return f"Job({self.stream}/{self.sequence}, attempt {self.attempt} of {self.num_attempts})"

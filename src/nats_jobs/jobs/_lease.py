@@ -55,6 +55,13 @@ class LeaseEvents(Protocol):
     def extension_refused(self, why: str) -> None:
         """The server, or the loss of the link, answered with an error: is the consumer still there?"""
 
+    def watching(self) -> bool:
+        """Whether to look through again even with nothing in the book: a job goes on that has lost its lease."""
+        ...
+
+    def looked_through(self, now: float) -> None:
+        """The book was looked through; it will be again soon."""
+
     def not_confirmed(self, lease: Lease, why: str) -> None:
         """The lease ran out while its settlement was unconfirmed."""
 
@@ -170,7 +177,7 @@ class LeaseBook:
     async def keep(self) -> None:
         """Extend, repeat and give up, as time goes by. Until cancelled."""
         while True:
-            if self._leases:
+            if self._leases or self._events.watching():
                 await anyio.sleep_until(self.look_through())
             else:
                 self._asleep = anyio.Event()
@@ -201,6 +208,7 @@ class LeaseBook:
             if not lease.closed:
                 again = min(again, lease.trusted_until)
 
+        self._events.looked_through(now)
         return again
 
     def _prolong(self, lease: Lease, now: float) -> None:

@@ -23,6 +23,7 @@ from ._definition import JobDef
 from ._emitter import Emitter, logger
 from ._handle import JobHandle
 from ._producer import Enqueued, Producer
+from ._warden import OnUnresponsive, Patience
 from ._worker import Worker
 
 __all__ = ("JobProcessor", "job_processor")
@@ -31,6 +32,8 @@ T = TypeVar("T")
 
 _STOP_GRACE = 30.0
 _ENQUEUE_TIMEOUT = 20.0
+_UNRESPONSIVE_AFTER = 5.0
+_GIVE_UP_AFTER = 60.0
 
 
 class JobProcessor:
@@ -43,10 +46,12 @@ class JobProcessor:
         emitter: Emitter,
         *,
         stop_grace: float,
+        patience: Patience,
         enqueue_timeout: float,
     ) -> None:
         self.connection = connection
         self.stop_grace = stop_grace
+        self.patience = patience
         self._group = group
         self._emitter = emitter
         self._producer = Producer(connection, timeout=enqueue_timeout)
@@ -217,6 +222,9 @@ async def job_processor(
     stop_signals: Iterable[int] = (),
     stop_grace: float = _STOP_GRACE,
     on_event: Callable[[Event], object] | None = None,
+    on_unresponsive: OnUnresponsive = "wait",
+    unresponsive_after: float = _UNRESPONSIVE_AFTER,
+    give_up_after: float = _GIVE_UP_AFTER,
     enqueue_timeout: float = _ENQUEUE_TIMEOUT,
     **options: Unpack[ConnectOptions],
 ) -> AsyncIterator[JobProcessor]:
@@ -232,6 +240,9 @@ async def job_processor(
         stop_signals: for these signals `stop()` is called, and for a second one `stop(grace=0)`. Main thread only.
         stop_grace: seconds that running jobs may go on after a stop, unless their definition says otherwise.
         on_event: called with every event, in the event loop; must return at once.
+        on_unresponsive: what to do about a job that goes on for `unresponsive_after` seconds after it was cut
+            short, besides reporting it: `wait`, or `fail`, which ends the processor with `JobNotResponding`.
+        give_up_after: seconds that a stop waits for such a job before it ends the processor the same way.
         enqueue_timeout: seconds for which an enqueue is repeated before it fails.
         **options: how to connect, by the names of `nats.connect`; see `nats_jobs.wire.Options`.
 
@@ -243,13 +254,24 @@ async def job_processor(
     if not 0 < enqueue_timeout < math.inf:
         raise UsageError(f"enqueue_timeout is {enqueue_timeout!r}; seconds above 0 are needed")
 
+    if on_unresponsive not in ("wait", "fail"):
+        raise UsageError(f"on_unresponsive is {on_unresponsive!r}; 'wait' or 'fail' is needed")
+
+    _check_grace("unresponsive_after", unresponsive_after)
+    _check_grace("give_up_after", give_up_after)
+    patience = Patience(unresponsive_after, give_up_after, on_unresponsive)
     emitter = Emitter(on_event)
     try:
         async with connect(servers, watcher=_LinkEvents(emitter), **options) as connection:
             with unwrapped():
                 async with anyio.create_task_group() as group:
                     processor = JobProcessor(
-                        connection, group, emitter, stop_grace=stop_grace, enqueue_timeout=enqueue_timeout
+                        connection,
+                        group,
+                        emitter,
+                        stop_grace=stop_grace,
+                        patience=patience,
+                        enqueue_timeout=enqueue_timeout,
                     )
                     async with _stopped_by(processor, tuple(stop_signals)):
                         yield processor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -83,7 +83,8 @@ class _Destination:
     @classmethod
     def of(cls, target: JobDef[Any] | str, subject: str | None) -> _Destination:
         if isinstance(target, JobDef):
-            return cls(check_publish_subject(subject or _subject_of(target)), target.stream, target.encoder)
+            subject = _subject_of(target) if subject is None else subject
+            return cls(check_publish_subject(subject), target.stream, target.encoder)
 
         if not isinstance(target, str):
             raise UsageError(f"target is {target!r}; a JobDef or a subject is needed")
@@ -111,8 +112,8 @@ class _Destination:
             raise UsageError(f"{len(payloads)} payloads and {len(ids)} ids; give one id for each, or none")
 
         # The headers of all are the same but for the id; building the block once is most of the speed.
-        before, after = self._block("\x1f", not_before, headers).split(b"\x1f")
         stem = unique_token()
+        before, _, after = self._block(stem, not_before, headers).partition(stem.encode())
         for position, payload in enumerate(payloads):
             id = ids[position] if ids is not None else f"{stem}{position:x}"
             if ids is not None:
@@ -121,9 +122,7 @@ class _Destination:
             yield Publication(self.subject, b"%b%b%b" % (before, id.encode(), after), encode(payload))
 
     def _block(self, id: str | None, not_before: str | None, headers: HeaderInput | None) -> bytes:
-        if isinstance(headers, bytes):
-            raise UsageError("headers: a mapping of names and values is needed")
-
+        theirs = _checked(headers)
         ours: dict[str, str | Sequence[str]] = {
             "Nats-Msg-Id": unique_token() if id is None else _check_id(id),
             "Content-Type": self.codec.content_type,
@@ -134,16 +133,15 @@ class _Destination:
         if not_before is not None:
             ours[NOT_BEFORE] = not_before
 
-        return encode_headers(ours | dict(headers or {}))
+        return encode_headers(ours | theirs)
 
 
 def _subject_of(defn: JobDef[Any]) -> str:
     """Where the jobs of a definition are published to: its filter, else the first plain subject of its stream."""
-    if defn.filter_subject is not None:
-        candidates = [defn.filter_subject]
-    else:
-        candidates = list((defn.stream_config and defn.stream_config.subjects) or [defn.stream])
-
+    consumer, stream = defn.consumer_config, defn.stream_config
+    filters = (consumer.filter_subject, *(consumer.filter_subjects or ())) if consumer else ()
+    candidates = [subject for subject in (defn.filter_subject, *filters) if subject]
+    candidates = candidates or (stream and stream.subjects) or [defn.stream]
     for subject in candidates:
         if "*" not in subject and ">" not in subject:
             return subject
@@ -158,21 +156,46 @@ def _check_id(id: Any) -> str:
     return str(id)
 
 
-def _not_before(delay: float | None, at: datetime | None) -> str | None:
-    if delay is None and at is None:
-        return None
+def _checked(headers: HeaderInput | None) -> dict[str, str | Sequence[str]]:
+    if headers is None:
+        return {}
 
+    if not isinstance(headers, Mapping):
+        raise UsageError(f"headers is {headers!r}; a mapping of names to texts is needed")
+
+    for name, value in headers.items():
+        texts = (value,) if isinstance(value, str) else value
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in (name, *texts)):
+            raise UsageError(f"headers: {name!r} is {value!r}; a text, or a list of texts, is needed")
+
+    if "Nats-Msg-Id" in headers:
+        raise UsageError("headers: Nats-Msg-Id is what id stands for; give it there")
+
+    return dict(headers)
+
+
+def _not_before(delay: float | None, at: datetime | None) -> str | None:
     if delay is not None and at is not None:
         raise UsageError("delay and at together; give one of them")
 
+    if delay is not None:
+        at = _after(delay)
+
     if at is None:
-        assert delay is not None
-        if not 0 <= delay < float("inf"):
-            raise UsageError(f"delay is {delay!r}; seconds, 0 or more, are needed")
+        return None
 
-        at = datetime.now(UTC) + timedelta(seconds=delay)
-
-    if at.tzinfo is None:
-        raise UsageError(f"at is {at!r}, which has no time zone; datetime.now(UTC) is one that has")
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise UsageError(f"at is {at!r}; a datetime with a time zone is needed, such as datetime.now(UTC) is")
 
     return utc_text(at)
+
+
+def _after(delay: Any) -> datetime:
+    try:
+        if not isinstance(delay, bool) and delay >= 0:
+            return datetime.now(UTC) + timedelta(seconds=delay)
+    except (TypeError, ValueError, OverflowError):
+        # Not a number, or beyond the year 9999.
+        pass
+
+    raise UsageError(f"delay is {delay!r}; a finite number of seconds, 0 or more, is needed")

@@ -132,6 +132,8 @@ class Settler:
 
         if isinstance(error, Retry) and delay is not None:
             # The handler asked for it: nothing went wrong.
+            duration, _ = self._took(started)
+            self._report.job(InterruptedEvent, delivery, reason="retry", delay=delay, duration=duration)
             return
 
         duration, exceeded = self._took(started)

@@ -64,6 +64,7 @@ _CHANGEABLE_IN_CONSUMER = frozenset(
         "sample_freq",
     ]
 )
+_FILTERS = ("filter_subject", "filter_subjects")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ async def _set_up_stream(server: ServerConfig, defn: JobDef[Any]) -> dict[str, A
 
     asked = explicit_fields(defn.stream_config)
     changes = _changes("stream", defn.stream, asked, existing, _can_change_stream)
-    return await server.update_stream(existing | changes) if changes else existing
+    return await server.update_stream(_merged(existing, changes)) if changes else existing
 
 
 async def _set_up_dead_letters(server: ServerConfig) -> dict[str, Any]:
@@ -181,7 +182,10 @@ async def _set_up_consumer(server: ServerConfig, defn: JobDef[Any]) -> dict[str,
         "consumer", defn.consumer, asked, existing, lambda field, _: field in _CHANGEABLE_IN_CONSUMER
     )
     changes |= _raised_max_deliver(defn, asked, existing)
-    return await server.update_consumer(defn.stream, existing | changes) if changes else existing
+    if not changes:
+        return existing
+
+    return await server.update_consumer(defn.stream, _merged(existing, changes))
 
 
 def _asked_of_consumer(defn: JobDef[Any]) -> dict[str, Any]:
@@ -227,6 +231,22 @@ def _changes(
         raise ConfigMismatch(kind, name, stuck)
 
     return differing
+
+
+def _merged(existing: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the whole configuration, which an update has to send, with `changes` in it."""
+    merged = existing | changes
+    for field, value in changes.items():
+        if isinstance(value, dict):
+            # Metadata of others stays.
+            merged[field] = existing.get(field, {}) | value
+
+    for form, other in (_FILTERS, _FILTERS[::-1]):
+        if form in changes:
+            # The server takes one form only (10136).
+            merged.pop(other, None)
+
+    return merged
 
 
 def _can_change_stream(field: str, value: Any) -> bool:

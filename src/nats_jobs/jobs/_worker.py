@@ -11,6 +11,7 @@ the running jobs get their grace and are then cancelled with STOP, the settlemen
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -20,13 +21,13 @@ from anyio.abc import TaskStatus
 from .._clock import running_clock
 from .._groups import outliving_group
 from ..errors import ConsumerGone
-from ..events import LeaseLost, NoAck, Pull, Start, Stop, Working
+from ..events import LeaseLost, LoopBlocked, NoAck, Pull, Start, Stop, Working
 from ..jetstream import Puller, ServerConfig
 from ..wire import Connection
 from ._attempt import Attempts
 from ._claims import Claims
 from ._definition import JobDef
-from ._emitter import Emitter
+from ._emitter import Emitter, logger
 from ._intake import Demand, Intake
 from ._job import Job
 from ._lease import Lease, LeaseBook
@@ -35,6 +36,7 @@ from ._reporter import Reporter
 from ._settle import Counts, Settler
 from ._setup import Site, set_up
 from ._slots import Slots
+from ._warden import Warden
 
 if TYPE_CHECKING:
     from ._processor import JobProcessor
@@ -68,6 +70,8 @@ class Worker(Generic[T]):
     _attempts: Attempts
     _intake: Intake
     _report: Reporter
+    _warden: Warden
+    gave_way: Callable[[], None]
 
     def __init__(
         self, defn: JobDef[T], processor: JobProcessor, connection: Connection, emitter: Emitter
@@ -83,7 +87,7 @@ class Worker(Generic[T]):
         self._grace = processor.stop_grace if defn.stop_grace is None else defn.stop_grace
         self._grace_ends = math.inf
         self._stop_asked = anyio.Event()
-        self._grace_changed = anyio.Event()
+        self._grace_scope = anyio.CancelScope()
         self._standing = False
 
     @property
@@ -103,6 +107,7 @@ class Worker(Generic[T]):
 
             self.site = await set_up(ServerConfig(self.processor.js), self.defn)
             self._report = Reporter(self.emitter, self.site)
+            self._warden = Warden(self._report, self.processor.patience)
             self.connection.sharpen_pulse(self.site.ack_wait / _PULSES_PER_ACK_WAIT)
             self.leases = LeaseBook(
                 self.connection,
@@ -126,7 +131,7 @@ class Worker(Generic[T]):
     async def _work(self, task_status: TaskStatus[None]) -> None:
         async with anyio.create_task_group() as attempts:
             slots: Slots[Lease] = Slots(
-                attempts, self.defn.concurrency, self._take, self._perform, lambda: self._intake.completed()
+                attempts, self.defn.concurrency, self._take, self._perform, self._freed
             )
             claims = Claims(self.connection, self.site.stream, self.consumer, self.leases.claimed)
             settler = Settler(
@@ -138,7 +143,8 @@ class Worker(Generic[T]):
                 self.clock,
                 self._counts,
             )
-            self._attempts = Attempts(self, settler, self._report, slots.wake)
+            self._attempts = Attempts(self, settler, self._report)
+            self.gave_way = slots.wake
             self._intake = Intake(
                 Demand(self.defn.concurrency, self.defn.batch),
                 self.leases,
@@ -167,12 +173,15 @@ class Worker(Generic[T]):
             expires=self.defn.pull_interval,
             clock=self.clock,
             take=self._intake.receive,
-            ready=lambda: self._ready(task_status),
+            ready=self._intake.refill,
         )
         self._intake.puller = puller
         try:
             async with anyio.create_task_group() as intake:
-                intake.start_soon(puller.run)
+                await intake.start(puller.run)
+                self._standing = True
+                self._report.worker(Start, concurrency=self.defn.concurrency)
+                task_status.started()
                 await self._stop_asked.wait()
                 intake.cancel_scope.cancel(CancelReason.STOP.value)
         except* ConsumerGone as gone:
@@ -183,36 +192,23 @@ class Worker(Generic[T]):
             with anyio.move_on_after(self.site.ack_wait, shield=True):
                 await puller.close()
 
-    def _ready(self, task_status: TaskStatus[None]) -> None:
-        """Requests can be sent: for the first time, or again."""
-        if not self._standing:
-            self._standing = True
-            self._report.worker(Start, concurrency=self.defn.concurrency)
-
-        self._intake.refill()
-        task_status.started()
-
     async def _wind_down(self, slots: Slots[Lease]) -> None:
-        """Give the running jobs their grace, then cancel them, then wait until they have ended."""
-        while slots.busy and anyio.current_time() < self._grace_ends:
-            self._grace_changed = anyio.Event()
-            with anyio.move_on_after(self._grace_ends - anyio.current_time()) as grace:
-                async with anyio.create_task_group() as either:
-                    either.start_soon(self._cancel_when_idle, slots, either.cancel_scope)
-                    await self._grace_changed.wait()
-                    either.cancel_scope.cancel("the grace period was changed")
+        """Give the running jobs their grace, then cancel them; wait until they have ended, up to a last deadline."""
+        with anyio.CancelScope(deadline=self._grace_ends) as self._grace_scope:
+            await slots.wait_idle()
 
-            if grace.cancelled_caught:
-                break
-
-        for job in list(self._attempts.running.values()):
+        for job in self.running:
             job.cut_short(CancelReason.STOP)
 
-        await slots.wait_idle()
+        patience = self.processor.patience.give_up_after
+        with anyio.move_on_after(patience):
+            await slots.wait_idle()
+            return
 
-    async def _cancel_when_idle(self, slots: Slots[Lease], scope: anyio.CancelScope) -> None:
+        for job in self.running:
+            self._warden.give_up(job, patience)
+
         await slots.wait_idle()
-        scope.cancel("every job has ended")
 
     # Stopping...
 
@@ -220,7 +216,7 @@ class Worker(Generic[T]):
         """Begin to stop; a later call can only shorten the grace."""
         ends = anyio.current_time() + (self._grace if grace is None else grace)
         self._grace_ends = min(self._grace_ends, ends)
-        self._grace_changed.set()
+        self._grace_scope.deadline = self._grace_ends
         if not self.stopping:
             self.stopping = True
             self._stop_asked.set()
@@ -247,6 +243,9 @@ class Worker(Generic[T]):
     async def _perform(self, lease: Lease) -> None:
         await self._attempts.perform(lease)
 
+    def _freed(self) -> None:
+        self._intake.completed()
+
     def lease_lost(self, lease: Lease, why: str) -> None:
         self._counts.lost += 1
         self._report.job(LeaseLost, lease.delivery, why=why)
@@ -262,6 +261,18 @@ class Worker(Generic[T]):
 
     def extension_refused(self, why: str) -> None:
         self._intake.suspect(why)
+
+    def watching(self) -> bool:
+        return bool(self.running)
+
+    def looked_through(self, now: float) -> None:
+        self._warden.look(self.running, now)
+
+    def loop_held(self, job: Job[T], seconds: float) -> None:
+        logger.warning(
+            "%r held the event loop up for %.1f s; leases last %g s", job, seconds, self.site.ack_wait
+        )
+        self._report.job(LoopBlocked, job.delivery, seconds=seconds)
 
     def not_confirmed(self, lease: Lease, why: str) -> None:
         answer = (lease.answer or b"").split(b" ")[0].decode().lstrip("+-").lower()

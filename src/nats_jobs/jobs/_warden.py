@@ -1,0 +1,68 @@
+"""Watches over jobs that were cut short and go on all the same.
+
+Such a job keeps its slot: giving the slot away while the code still runs would hide what happens. It is
+reported after a margin. What then: with `wait`, nothing until the worker is stopped, and a stop waits for
+it up to a last deadline; with `fail`, it is given up at once. Giving up a job raises `JobNotResponding` in
+its place, which ends the processor.
+
+What nothing can end is a coroutine that shields itself without a limit, or whose own child tasks ignore
+their cancellation: then the processor's block cannot be left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from ..errors import JobNotResponding
+from ..events import NotResponding
+from ._emitter import logger
+from ._job import Job
+from ._reporter import Reporter
+
+__all__ = ("OnUnresponsive", "Patience", "Warden")
+
+OnUnresponsive: TypeAlias = Literal["wait", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a job may go on after it was cut short, in seconds, and what then."""
+
+    report_after: float
+    give_up_after: float
+    then: OnUnresponsive
+
+
+class Warden:
+    """Looks at the running jobs from time to time."""
+
+    def __init__(self, reporter: Reporter, patience: Patience) -> None:
+        self._report = reporter
+        self._patience = patience
+        self._since: dict[Job[Any], float] = {}
+        self._reported: set[Job[Any]] = set()
+
+    def look(self, running: Iterable[Job[Any]], now: float) -> None:
+        """Report, and give up, what has not responded for long enough."""
+        cut_short = [job for job in running if job.reason is not None]
+        self._since = {job: self._since.get(job, now) for job in cut_short}
+        self._reported &= self._since.keys()
+        for job, since in self._since.items():
+            seconds = now - since
+            if seconds >= self._patience.report_after and job not in self._reported:
+                self._tell(job, seconds)
+                if self._patience.then == "fail":
+                    self.give_up(job, seconds)
+
+    def give_up(self, job: Job[Any], seconds: float) -> None:
+        """Let `JobNotResponding` be raised in the job's place."""
+        assert job.reason is not None
+        job.abandon(JobNotResponding(job.stream, job.sequence, job.reason.value, seconds))
+
+    def _tell(self, job: Job[Any], seconds: float) -> None:
+        assert job.reason is not None
+        self._reported.add(job)
+        logger.error("%r was cancelled %.0f s ago (%s) and still runs", job, seconds, job.reason.value)
+        self._report.job(NotResponding, job.delivery, reason=job.reason.name, seconds=seconds)

@@ -43,31 +43,67 @@ class Attempts:
         self._handler = async_handler(worker.defn)
         self._longest_step = worker.site.ack_wait / 3
         self._timeout = worker.defn.timeout
-        self._base_context = contextvars.copy_context()
+        self._clock = worker.clock
+        self._context = contextvars.copy_context()
+        # AnyIO looks the running backend up for each scope that is made; the class is the same every time.
+        self._scope_type = type(anyio.CancelScope())
 
     async def perform(self, lease: Lease) -> None:
-        """See one delivery through: its ending is settled when this returns, or is left to the lease."""
-        started = self._worker.clock()
-        payload: Any
+        """See one delivery through: its ending is settled when this returns, or is left to the lease.
+
+        The `try` stands outside the job's scope on purpose: a handler's own task group may fail while it is
+        being cancelled, and on Trio only the scope can take the cancellation out of that group.
+        """
+        started = self._clock()
+        job: Job[Any]
         try:
-            payload = self._before(lease.delivery)
+            job = Job(self._worker, lease, self._before(lease.delivery), self._scope_type())
         except _Refused as refused:
             await self._settler.settle(lease, refused.ending, started)
             return
 
-        job: Job[Any] = Job(self._worker, lease, payload)
+        returned = False
+        error: Exception | None = None
         # In the books before it starts: a stop, or a loss, in this very moment must reach it.
         self.running[lease] = job
         try:
-            ending = await self._run(job)
-        except BaseException:
-            # The scope around the worker is cancelled, the job was given up, or the program ends.
+            with job.scope:
+                job.start_clock(self._timeout)
+                await in_context(
+                    self._context.copy(), self._handler(job), job, self._clock, self._longest_step
+                )
+                returned = True
+        except Exception as raised:
+            error = self._unless_abandoned(job, raised)
+        except BaseException as raised:
+            error = self._unless_cancelled(job, raised, started)
+        finally:
             del self.running[lease]
-            self._settler.hand_back(lease, "the worker was cancelled", started)
-            raise
 
-        del self.running[lease]
-        await self._settler.settle(lease, ending, started)
+        if returned and job.reason is None:
+            self._settler.done(lease, started)
+        else:
+            await self._settler.settle(lease, self._ending(job, returned, error), started)
+
+    def _unless_abandoned(self, job: Job[Any], raised: Exception) -> Exception:
+        """Return what the handler raised; raise on when the job was given up."""
+        if job.abandoned is None:
+            return raised
+
+        raise job.abandoned from raised
+
+    def _unless_cancelled(self, job: Job[Any], raised: BaseException, started: float) -> Exception:
+        """Return an error for a cancellation that nobody asked for; else hand the job back and raise on.
+
+        On asyncio a handler lets one out that awaits something which somebody else has cancelled.
+        """
+        stray = isinstance(raised, anyio.get_cancelled_exc_class())
+        if stray and anyio.current_effective_deadline() != -math.inf:
+            return StrayCancellation(job.stream, job.sequence)
+
+        # The scope around the worker is cancelled, or the program ends.
+        self._settler.hand_back(job.lease, "the worker was cancelled", started)
+        raise raised
 
     def _before(self, delivery: Delivery) -> object:
         """Return the payload; raise when the handler is not to be called."""
@@ -92,35 +128,6 @@ class Attempts:
             return codec.decode(delivery.data)
         except DecodeError as error:
             raise _Refused(Rejected("undecodable", error)) from error
-
-    async def _run(self, job: Job[Any]) -> Ending:
-        """Call the handler in the job's scope and say how that ended.
-
-        The `try` stands outside the scope on purpose: a handler's own task group may fail while it is
-        being cancelled, and on Trio only the scope can take the cancellation out of that group.
-        """
-        returned = False
-        error: Exception | None = None
-        try:
-            with job.scope:
-                job.start_clock(self._timeout)
-                await in_context(
-                    self._base_context.copy(), self._handler(job), job, self._worker.clock, self._longest_step
-                )
-                returned = True
-        except Exception as raised:
-            if job.abandoned is not None:
-                raise job.abandoned from raised
-
-            error = raised
-        except anyio.get_cancelled_exc_class():
-            if anyio.current_effective_deadline() == -math.inf:
-                raise
-
-            # On asyncio: the handler awaited something that somebody else had cancelled.
-            error = StrayCancellation(job.stream, job.sequence)
-
-        return self._ending(job, returned, error)
 
     def _ending(self, job: Job[Any], returned: bool, error: Exception | None) -> Ending:
         reason = job.reason

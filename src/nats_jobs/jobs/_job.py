@@ -55,12 +55,12 @@ class Job(Generic[T]):
         "payload",
     )
 
-    def __init__(self, worker: Worker[T], lease: Lease, payload: T) -> None:
+    def __init__(self, worker: Worker[T], lease: Lease, payload: T, scope: anyio.CancelScope) -> None:
         self.payload = payload
         self._worker = worker
         self._lease = lease
         self._reason: CancelReason | None = None
-        self._scope = anyio.CancelScope()
+        self._scope = scope
         self._times_out_at = math.inf
         self._on_abandoned: Callable[[str], None] | None = None
         self.abandoned: JobNotResponding | None = None
@@ -194,6 +194,11 @@ class Job(Generic[T]):
     def delivery(self) -> Delivery:
         """The delivery being performed."""
         return self._lease.delivery
+
+    @property
+    def lease(self) -> Lease:
+        """Our right to perform it."""
+        return self._lease
 
     @property
     def scope(self) -> anyio.CancelScope:

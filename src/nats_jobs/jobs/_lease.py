@@ -139,22 +139,16 @@ class LeaseBook:
 
     def is_held(self, lease: Lease) -> bool:
         """Whether the delivery is still ours to work on. Notices a loss that the clock has brought meanwhile."""
-        if lease.closed:
-            return False
-
-        if self._clock() >= lease.trusted_until:
-            self._run_out(lease)
-            return False
-
-        return True
+        return self._is_held(lease, self._clock())
 
     def settle(self, lease: Lease, answer: Answer) -> bool:
         """Give the one answer to a delivery; False, and nothing is sent, when it is no longer ours."""
-        if not self.is_held(lease):
+        now = self._clock()
+        if not self._is_held(lease, now):
             return False
 
         lease.answer = answer
-        self._send_answer(lease)
+        self._send_answer(lease, now)
         return True
 
     def claimed(self, sequence: int, attempt: int) -> None:
@@ -245,11 +239,17 @@ class LeaseBook:
 
     def _press_for_confirmation(self, lease: Lease, now: float) -> None:
         if lease.trouble is not None or now - lease.answered_at > _RESEND_AFTER:
-            self._send_answer(lease)
+            self._send_answer(lease, now)
 
-    def _send_answer(self, lease: Lease) -> None:
+    def _is_held(self, lease: Lease, now: float) -> bool:
+        if not lease.closed and now >= lease.trusted_until:
+            self._run_out(lease)
+
+        return not lease.closed
+
+    def _send_answer(self, lease: Lease, now: float) -> None:
         assert lease.answer is not None
-        lease.answered_at = self._clock()
+        lease.answered_at = now
         lease.trouble = None
         try:
             lease.tokens.append(lease.delivery.settle(lease.answer, partial(self._on_answer, lease)))

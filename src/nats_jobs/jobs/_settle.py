@@ -68,7 +68,7 @@ class Settler:
         """Answer for an attempt that began at `started`. The lease sees to it that the answer is confirmed."""
         match ending:
             case Done():
-                self._done(lease, started)
+                self.done(lease, started)
             case Failed():
                 await self._failed(lease, ending, started)
             case Snoozed(delay):
@@ -90,7 +90,8 @@ class Settler:
         if self._leases.settle(lease, nak_answer()):
             self._interrupted(lease, why, 0.0, started)
 
-    def _done(self, lease: Lease, started: float) -> None:
+    def done(self, lease: Lease, started: float) -> None:
+        """Answer for an attempt that has ended well, which is nearly always."""
         if not self._leases.settle(lease, ACK):
             return
 

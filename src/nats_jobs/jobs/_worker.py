@@ -130,9 +130,6 @@ class Worker(Generic[T]):
 
     async def _work(self, task_status: TaskStatus[None]) -> None:
         async with anyio.create_task_group() as attempts:
-            slots: Slots[Lease] = Slots(
-                attempts, self.defn.concurrency, self._take, self._perform, self._freed
-            )
             claims = Claims(self.connection, self.site.stream, self.consumer, self.leases.claimed)
             settler = Settler(
                 self.defn,
@@ -144,6 +141,9 @@ class Worker(Generic[T]):
                 self._counts,
             )
             self._attempts = Attempts(self, settler, self._report)
+            slots: Slots[Lease] = Slots(
+                attempts, self.defn.concurrency, self._take, self._attempts.perform, self._freed
+            )
             self.gave_way = slots.wake
             self._intake = Intake(
                 Demand(self.defn.concurrency, self.defn.batch),
@@ -239,9 +239,6 @@ class Worker(Generic[T]):
 
     def _take(self) -> Lease | None:
         return self._intake.take()
-
-    async def _perform(self, lease: Lease) -> None:
-        await self._attempts.perform(lease)
 
     def _freed(self) -> None:
         self._intake.completed()

@@ -1,7 +1,7 @@
 """A worker process whose handler writes into a ledger outside NATS: a file that is only appended to.
 
 The payload of a job is JSON: `{"n": number, "sleep": seconds}`. Each line of the ledger is JSON, too:
-what (`start`, `end`, `cut`), the number, the attempt, the process, the monotonic time of the machine.
+what (`start`, `end`, `cut`, `failed`), the number, the attempt, the process, the monotonic time of the machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 import anyio
 from nats.js.api import ConsumerConfig
 
-from nats_jobs import Job, JobDef, codecs, job_processor
+from nats_jobs import Job, JobDef, Reject, codecs, job_processor
+from nats_jobs.errors import JobCutShort
 
 
 class Ledger:
@@ -87,7 +88,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--grace", type=float, default=5.0)
     parser.add_argument("--ack-wait", type=float, default=10.0)
     parser.add_argument("--num-attempts", type=int, default=5)
+    parser.add_argument("--backoff", type=float, default=1.0)
     return parser.parse_args()
+
+
+async def act(job: Job[dict[str, Any]]) -> None:
+    """Do what the payload says: `block`, `sleep`, `reject`, `fail_until` an attempt."""
+    if "block" in job.payload:
+        time.sleep(job.payload["block"])
+
+    await anyio.sleep(job.payload.get("sleep", 0))
+    if job.payload.get("reject"):
+        raise Reject("as the payload says")
+
+    if job.attempt < job.payload.get("fail_until", 0):
+        raise ValueError("as the payload says")
 
 
 async def main(options: argparse.Namespace) -> None:
@@ -97,9 +112,14 @@ async def main(options: argparse.Namespace) -> None:
         number = job.payload["n"]
         ledger.write("start", number, attempt=job.attempt)
         try:
-            await anyio.sleep(job.payload.get("sleep", 0))
-        except anyio.get_cancelled_exc_class():
+            await act(job)
+            # After a pause of the whole process the job may be another's by now.
+            job.check_cancelled()
+        except (anyio.get_cancelled_exc_class(), JobCutShort):
             ledger.write("cut", number, attempt=job.attempt, reason=job.reason.name if job.reason else None)
+            raise
+        except Exception as error:
+            ledger.write("failed", number, attempt=job.attempt, error=str(error))
             raise
 
         ledger.write("end", number, attempt=job.attempt)
@@ -109,6 +129,7 @@ async def main(options: argparse.Namespace) -> None:
         perform=perform,
         concurrency=options.concurrency,
         num_attempts=options.num_attempts,
+        backoff=options.backoff,
         codec=codecs.JSON,
         consumer_config=ConsumerConfig(ack_wait=options.ack_wait),
     )

@@ -22,6 +22,7 @@ __all__ = (
     "Answer",
     "Delivery",
     "is_delivery",
+    "is_nak",
     "nak_answer",
     "reply_error",
     "term_answer",
@@ -38,6 +39,11 @@ _CONFIRM_TIMEOUT = 5.0
 def nak_answer(delay: float = 0.0) -> Answer:
     """Redeliver after `delay` seconds; 0 is at once."""
     return b'-NAK {"delay": %d}' % to_ns(delay) if delay > 0 else b"-NAK"
+
+
+def is_nak(answer: Answer) -> bool:
+    """Whether an answer gives the message to the next worker."""
+    return answer.startswith(b"-NAK")
 
 
 def term_answer(reason: str = "") -> Answer:

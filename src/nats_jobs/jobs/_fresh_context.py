@@ -28,6 +28,9 @@ class Passenger(Protocol):
     def abandoned(self) -> Exception | None:
         """Not None: it was given up. Its coroutine is dropped at its next step, and this raised instead."""
 
+    def goes_on(self, now: float) -> None:
+        """It is about to take a step, perhaps after a long pause of the whole process."""
+
     def gave_way(self) -> None:
         """It waits for something, for the first time."""
 
@@ -49,6 +52,7 @@ def in_context(
     has_given_way = False
     while True:
         began = clock()
+        passenger.goes_on(began)
         try:
             yielded = run(step)
         except StopIteration as stop:

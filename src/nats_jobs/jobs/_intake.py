@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from .._clock import Clock
 from ..jetstream import Delivery, Puller, nak_answer
-from ..wire import Reply
 from ._lease import Lease, LeaseBook
 
 __all__ = ("Demand", "Intake")
@@ -102,14 +101,14 @@ class Intake:
 
     def receive(self, delivery: Delivery) -> None:
         """Take in a delivery, or hand it back when the worker is stopping. Called in the reader."""
-        if not self._open:
-            _give_back(delivery)
-            return
-
         lease = self._leases.open(delivery)
         if lease is None:
             # Used up on the way: the server will deliver it again, to whoever asks.
             self.refill()
+            return
+
+        if not self._open:
+            self._leases.settle(lease, nak_answer())
             return
 
         if delivery.attempt > 1:
@@ -168,15 +167,3 @@ class Intake:
         self._open = False
         while (lease := self.take()) is not None:
             self._leases.settle(lease, nak_answer())
-
-
-def _give_back(delivery: Delivery) -> None:
-    try:
-        delivery.settle(nak_answer(), _ignore)
-    except Exception:
-        # No link: the server gives it to someone else when its ack deadline is over.
-        return
-
-
-def _ignore(reply: Reply) -> None:
-    pass

@@ -235,6 +235,11 @@ class Job(Generic[T]):
         if self._on_abandoned is not None:
             self._on_abandoned(str(error))
 
+    def goes_on(self, now: float) -> None:
+        """The handler takes a step. After a pause it must not do so believing that the job is still its own."""
+        if now >= self._lease.trusted_until:
+            self._worker.leases.is_held(self._lease)
+
     def gave_way(self) -> None:
         """The handler waits for something: another job may start."""
         self._worker.gave_way()

@@ -8,7 +8,8 @@ The server cannot tell us that we still own a message, and acts on what a former
   from the moment of *asking*, never from that of the reply.
 * A lease that is used up is lost: the job is cancelled before the server may give the message to anyone
   else, and nothing is sent for it any more, by nobody.
-* A settlement (ack, nak, term) is sent again until it is confirmed or the lease is used up.
+* An ack or term is sent again until it is confirmed or the lease is used up. A nak is not, once it may
+  have arrived: by then the message can be with another worker, and a second nak would take it away.
 * Of two deliveries of one message the later one counts; the holder of the earlier has lost it.
 
 What this cannot exclude: a consumer leader that crashes right after it confirmed an extension may
@@ -25,8 +26,8 @@ from typing import Protocol
 import anyio
 
 from .._clock import Clock
-from ..errors import NatsJobsError
-from ..jetstream import Answer, Delivery, reply_error
+from ..errors import NatsJobsError, NoResponders
+from ..jetstream import Answer, Delivery, is_nak, reply_error
 from ..wire import Connection, Reply
 
 __all__ = ("Lease", "LeaseBook", "LeaseEvents")
@@ -35,7 +36,7 @@ __all__ = ("Lease", "LeaseBook", "LeaseEvents")
 _ASK_AFTER = 1 / 3
 _TICK = 1 / 20
 _MARGIN = 1 / 10
-# Seconds without a confirmation after which a settlement is sent again.
+# Seconds without a confirmation after which an ack or term is sent again.
 _RESEND_AFTER = 2.0
 
 
@@ -76,6 +77,7 @@ class Lease:
         "closed",
         "confirmed",
         "delivery",
+        "not_sent",
         "started",
         "tokens",
         "trouble",
@@ -91,6 +93,7 @@ class Lease:
         self.answer: Answer | None = None
         self.answered_at = 0.0
         self.trouble: str | None = None
+        self.not_sent = False
         self.tokens: list[str] = []
         self.confirmed: anyio.Event | None = None
 
@@ -238,27 +241,33 @@ class LeaseBook:
                 lease.confirmed.set()
 
     def _press_for_confirmation(self, lease: Lease, now: float) -> None:
-        if lease.trouble is not None or now - lease.answered_at > _RESEND_AFTER:
+        assert lease.answer is not None
+        doubtful = lease.trouble is not None or now - lease.answered_at > _RESEND_AFTER
+        if lease.not_sent or (doubtful and not is_nak(lease.answer)):
             self._send_answer(lease, now)
 
     def _is_held(self, lease: Lease, now: float) -> bool:
         if not lease.closed and now >= lease.trusted_until:
             self._run_out(lease)
 
-        return not lease.closed
+        return not lease.closed and lease.answer is None
 
     def _send_answer(self, lease: Lease, now: float) -> None:
         assert lease.answer is not None
         lease.answered_at = now
         lease.trouble = None
+        lease.not_sent = False
         try:
             lease.tokens.append(lease.delivery.settle(lease.answer, partial(self._on_answer, lease)))
         except NatsJobsError as error:
+            lease.not_sent = True
             lease.trouble = str(error)
 
     def _on_answer(self, lease: Lease, reply: Reply) -> None:
         error = reply_error(reply)
         if error is not None:
+            # Nobody was there to take it: then it cannot have arrived.
+            lease.not_sent = isinstance(error, NoResponders)
             lease.trouble = str(error)
         elif not lease.closed:
             self._close(lease)
@@ -275,7 +284,9 @@ class LeaseBook:
 
     def _lose(self, lease: Lease, why: str) -> None:
         self._close(lease)
-        self._events.lease_lost(lease, why)
+        if lease.answer is None:
+            # Else it was given up before, and the later delivery only shows that the answer has arrived.
+            self._events.lease_lost(lease, why)
 
     def _close(self, lease: Lease) -> None:
         lease.closed = True

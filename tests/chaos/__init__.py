@@ -1,0 +1,1 @@
+"""Tries to break the promise: nothing lost, nothing done twice unknowingly."""

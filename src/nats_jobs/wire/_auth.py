@@ -3,96 +3,138 @@
 from __future__ import annotations
 
 import base64
+import os
+from collections import UserString
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from ..errors import MissingExtra, UsageError
-from ._options import Options
-from ._servers import Server
+from ..errors import UsageError
+from ._nkey import sign
+from ._options import Credentials, Options
+from ._urls import Server
 
 __all__ = ("auth_fields",)
 
-_JWT_MARK = "-----BEGIN NATS USER JWT-----"
-_SEED_MARK = "-----BEGIN USER NKEY SEED-----"
+_JWT = "USER JWT"
+_SEED = "NKEY SEED"
 
 
-def auth_fields(server: Server, options: Options, nonce: str) -> dict[str, Any]:
-    """Return the fields that say who we are. What stands in the URL wins over the options.
+def auth_fields(server: Server, options: Options, nonce: str) -> dict[str, str]:
+    """Return the fields that say who we are.
 
-    Files are read here, at each connect, so that renewed credentials are picked up. This blocks for the
-    moment that reading a small local file takes.
+    User, password and token of the URL win over those of the options and over an nkey. A JWT goes with
+    either: a server with an auth callout takes both. Files are read and functions are called here, at each
+    connect, so that renewed credentials are picked up. This blocks for as long as they take.
 
     Raises:
-        UsageError: a file cannot be read or has no credentials in it.
+        UsageError: a file cannot be read or has no credentials in it, or a function failed.
         MissingExtra: an nkey or JWT needs the `nkeys` extra.
     """
     if server.user is not None:
-        return {"user": server.user, "pass": server.password}
+        plain = {"user": server.user, "pass": server.password or ""}
+    elif server.token is not None:
+        plain = {"auth_token": server.token}
+    else:
+        plain = _plain_fields(options) | _nkey_fields(options, nonce)
 
-    if server.token is not None:
-        return {"auth_token": server.token}
+    return plain | _jwt_fields(options, nonce)
 
+
+def _plain_fields(options: Options) -> dict[str, str]:
+    fields = {}
     if options.user is not None:
-        return {"user": options.user, "pass": options.password or ""}
+        fields["user"] = _text("user", options.user)
+        fields["pass"] = _text("password", options.password or "")
 
-    fields = _signed_fields(options, nonce)
     if options.token is not None:
-        fields["auth_token"] = options.token
+        fields["auth_token"] = _text("token", options.token)
 
     return fields
 
 
-def _signed_fields(options: Options, nonce: str) -> dict[str, Any]:
+def _nkey_fields(options: Options, nonce: str) -> dict[str, str]:
+    if options.nkeys_seed_str is not None:
+        seed = options.nkeys_seed_str
+    elif options.nkeys_seed is not None:
+        seed = _seed_in(_read("nkeys_seed", options.nkeys_seed))
+    else:
+        return {}
+
+    public_key, signature = sign(seed, nonce)
+    return {"nkey": public_key, "sig": _encoded(signature)}
+
+
+def _jwt_fields(options: Options, nonce: str) -> dict[str, str]:
     if options.user_credentials is not None:
-        text = _read("user_credentials", options.user_credentials)
-        jwt = _line_after(_JWT_MARK, text, options.user_credentials)
-        _, signature = _sign(_line_after(_SEED_MARK, text, options.user_credentials), nonce)
-        return {"jwt": jwt, "sig": signature}
+        jwt, seed = _jwt_and_seed(options.user_credentials)
+        _, signature = sign(seed, nonce)
+        return {"jwt": jwt, "sig": _encoded(signature)}
 
-    if options.nkeys_seed is not None or options.nkeys_seed_str is not None:
-        seed = options.nkeys_seed_str or _seed_in(_read("nkeys_seed", options.nkeys_seed or ""))
-        public_key, signature = _sign(seed, nonce)
-        return {"nkey": public_key, "sig": signature}
+    if options.user_jwt_cb is not None and options.signature_cb is not None:
+        jwt = _text("user_jwt_cb", options.user_jwt_cb)
+        return {"jwt": jwt, "sig": _text("signature_cb", options.signature_cb, nonce)}
 
-    fields: dict[str, Any] = {}
-    if options.user_jwt_cb is not None:
-        fields["jwt"] = bytes(options.user_jwt_cb()).decode()
-
-    if options.signature_cb is not None:
-        fields["sig"] = bytes(options.signature_cb(nonce)).decode()
-
-    return fields
+    return {}
 
 
-def _sign(seed: str, nonce: str) -> tuple[str, str]:
-    """Return the public key of `seed` and its signature of `nonce` (Ed25519, base64url without padding; NATS.md 1.6)."""
-    try:
-        import nkeys
-    except ImportError:
-        raise MissingExtra("signing with an nkey or a JWT", "nkeys") from None
+def _jwt_and_seed(credentials: Credentials) -> tuple[str, str]:
+    """Read credentials in any form nats-py takes: one file, its text, or a file for the JWT and one for the seed."""
+    if isinstance(credentials, UserString):
+        return _block(_JWT, credentials.data, "the text given"), _block(
+            _SEED, credentials.data, "the text given"
+        )
 
-    try:
-        pair = nkeys.from_seed(seed.strip().encode())
-        signature = pair.sign(nonce.encode())
-        return pair.public_key.decode(), base64.urlsafe_b64encode(signature).rstrip(b"=").decode()
-    except (nkeys.NkeysError, ValueError) as error:
-        raise UsageError(f"the nkey seed cannot be used: {error or type(error).__name__}") from None
+    if isinstance(credentials, tuple):
+        jwt_path, seed_path = credentials
+        jwt, seed = (_read("user_credentials", path) for path in credentials)
+        return (
+            _block(_JWT, jwt, jwt_path) if "BEGIN" in jwt else jwt.strip(),
+            _block(_SEED, seed, seed_path) if "BEGIN" in seed else _seed_in(seed),
+        )
+
+    text = _read("user_credentials", credentials)
+    return _block(_JWT, text, credentials), _block(_SEED, text, credentials)
+
+
+def _block(label: str, text: str, place: object) -> str:
+    """Return the line after `-----BEGIN … label-----`."""
+    lines = iter(text.splitlines())
+    for line in lines:
+        if line.lstrip().startswith("---") and "BEGIN" in line and label in line:
+            found = next((inner.strip() for inner in lines if inner.strip()), "")
+            if found and not found.startswith("---"):
+                return found
+
+    raise UsageError(
+        f"user_credentials: {place} has no {label}; is it a file that `nsc generate creds` wrote?"
+    )
 
 
 def _seed_in(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip().startswith("SU")), text.strip())
 
 
-def _line_after(mark: str, text: str, path: object) -> str:
-    lines = [line.strip() for line in text.splitlines()]
-    if mark not in lines[:-1]:
-        raise UsageError(f"{path} is no credentials file: no line after {mark!r}")
-
-    return lines[lines.index(mark) + 1]
-
-
-def _read(option: str, path: object) -> str:
+def _read(option: str, path: str | os.PathLike[str]) -> str:
     try:
-        return Path(str(path)).expanduser().read_text()
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"{option}: {error}") from None
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except UnicodeError:
+        raise UsageError(f"{option}: {path} is no text file") from None
+    except OSError as error:
+        raise UsageError(f"{option}: {path} cannot be read: {error.strerror}") from None
+
+
+def _text(option: str, given: str | Callable[..., str | bytes | bytearray], *args: str) -> str:
+    """Return what was given, or what the function that was given returns."""
+    if isinstance(given, str):
+        return given
+
+    try:
+        value = given(*args)
+        text = value.decode() if isinstance(value, bytes | bytearray) else value
+        return text.strip()
+    except Exception as error:
+        raise UsageError(f"{option}: the function failed: {type(error).__name__}: {error}") from error
+
+
+def _encoded(signature: bytes) -> str:
+    return base64.urlsafe_b64encode(signature).rstrip(b"=").decode()

@@ -9,7 +9,6 @@ Task tree, inside the group of `connect`::
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,12 +23,14 @@ from ..errors import (
     ConnectFailed,
     ConnectionClosed,
     ConnectionLost,
+    MissingExtra,
     NatsJobsError,
     NoResponders,
     PayloadTooLarge,
     PermissionDenied,
     RequestTimeout,
     ServerRefused,
+    UsageError,
 )
 from . import _commands
 from ._handshake import greet
@@ -476,11 +477,11 @@ class Connection:
 
     async def _dial(self, *, first: bool) -> Link:
         """Try one server after the other. The first time, one round; later until one answers or all were given up."""
-        reasons: dict[str, str] = {}
+        failures: dict[str, Exception] = {}
         while True:
             turn = self._pool.next()
             if turn is None or (first and turn[1] > 0):
-                raise ConnectFailed(tuple(reasons.items()))
+                raise _none_left(failures)
 
             server, wait = turn
             await anyio.sleep(wait)
@@ -488,14 +489,18 @@ class Connection:
                 greeted = await greet(server, self._options)
             except AuthorizationFailed as error:
                 self._pool.failed(server, error.text)
-                reasons[str(server)] = error.text
-                if not len(self._pool) or (first and len(self._pool) == 1):
+                failures[str(server)] = error
+            except (OSError, NatsJobsError) as error:
+                if first and isinstance(error, UsageError | MissingExtra):
+                    # Later it may be a file that is just being renewed.
                     raise
-            except (OSError, ssl.SSLError, TimeoutError, NatsJobsError) as error:
+
                 self._pool.failed(server)
-                reasons[str(server)] = _reason(error)
+                failures[str(server)] = error
             else:
                 self._pool.connected(server)
+                # Servers before 2.11 say it here only, unless it changes.
+                self._pool.discover(greeted.info.get("connect_urls"), server)
                 link = Link(greeted, self._options, self._pulse, self._handle)
                 self.server_info = greeted.info
                 if first:
@@ -579,14 +584,20 @@ def answer_of(reply: Reply, subject: str) -> Msg:
     return reply
 
 
+def _none_left(failures: dict[str, Exception]) -> NatsJobsError:
+    """Say why no server is left to try: what each of them said last."""
+    last = next(reversed(failures.values()), None)
+    if isinstance(last, AuthorizationFailed) and all(
+        isinstance(error, AuthorizationFailed) for error in failures.values()
+    ):
+        return last
+
+    return ConnectFailed(tuple((server, _reason(error)) for server, error in failures.items()))
+
+
 def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError) and not isinstance(error, NatsJobsError):
-        return str(error) or "no answer within connect_timeout"
-
-    if isinstance(error, OSError) and isinstance(error.__cause__, BaseExceptionGroup):
-        return "; ".join(str(inner) for inner in error.__cause__.exceptions)
-
-    return str(error.__cause__ or error) or type(error).__name__
+    # These two would name the server once more.
+    return error.text if isinstance(error, AuthorizationFailed | ServerRefused) else str(error)
 
 
 @asynccontextmanager

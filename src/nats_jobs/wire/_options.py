@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import math
+import functools
 import os
 import ssl
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Self, TypedDict
+from collections import UserString
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self, TypeAlias, TypedDict
 
 from ..errors import UsageError
+from ._option_rules import check_names, check_values
 
-__all__ = ("DEFAULT_URL", "ConnectOptions", "Options", "server_urls")
+__all__ = ("DEFAULT_URL", "ConnectOptions", "Credentials", "Options", "server_urls")
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
+
+StrPath: TypeAlias = str | os.PathLike[str]
+Secret: TypeAlias = str | Callable[[], str]
+Credentials: TypeAlias = StrPath | UserString | tuple[StrPath, StrPath]
 
 
 class ConnectOptions(TypedDict, total=False):
     """Keyword arguments of `connect` and `job_processor`. `Options` has their defaults and meaning."""
 
     name: str | None
-    user: str | None
-    password: str | None
-    token: str | None
-    user_credentials: str | os.PathLike[str] | None
-    nkeys_seed: str | os.PathLike[str] | None
+    user: Secret | None
+    password: Secret | None
+    token: Secret | None
+    user_credentials: Credentials | None
+    nkeys_seed: StrPath | None
     nkeys_seed_str: str | None
-    user_jwt_cb: Callable[[], bytes | bytearray] | None
-    signature_cb: Callable[[str], bytes] | None
+    user_jwt_cb: Callable[[], str | bytes | bytearray] | None
+    signature_cb: Callable[[str], str | bytes | bytearray] | None
     tls: ssl.SSLContext | None
     tls_hostname: str | None
     tls_handshake_first: bool
+    ws_connection_headers: Mapping[str, Sequence[str]] | None
     connect_timeout: float
     allow_reconnect: bool
     max_reconnect_attempts: int
@@ -48,35 +53,46 @@ class ConnectOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `ConnectOptions` says, with every default filled in."""
+    """What `ConnectOptions` says, with every default filled in. Its repr shows no secret.
+
+    Functions are called, and files read, at each connect and reconnect, in the event loop: they must
+    return at once.
+    """
 
     name: str | None = None
     """Shown in the server's list of connections and its log."""
 
-    user: str | None = None
-    password: str | None = None
-    token: str | None = None
-    user_credentials: str | os.PathLike[str] | None = None
-    """Path of a credentials file (JWT and seed). Read again at each connect."""
+    user: Secret | None = field(default=None, repr=False)
+    password: Secret | None = field(default=None, repr=False)
+    token: Secret | None = field(default=None, repr=False)
+    """Like `user` and `password`, the text or a function that returns it. What stands in the URL wins."""
 
-    nkeys_seed: str | os.PathLike[str] | None = None
-    """Path of a file with an nkey seed. Read again at each connect."""
+    user_credentials: Credentials | None = field(default=None, repr=False)
+    """Path of a credentials file (JWT and seed), or a pair of paths of a JWT file and a seed file, or a
+    `UserString` with the text of a credentials file (nats-py's `RawCredentials` is one)."""
 
-    nkeys_seed_str: str | None = None
-    user_jwt_cb: Callable[[], bytes | bytearray] | None = None
-    """Returns the user JWT. Called at each connect; goes with `signature_cb`."""
+    nkeys_seed: StrPath | None = None
+    """Path of a file with an nkey seed."""
 
-    signature_cb: Callable[[str], bytes] | None = None
-    """Signs the server's nonce; returns the base64 of the signature. Called at each connect."""
+    nkeys_seed_str: str | None = field(default=None, repr=False)
+    user_jwt_cb: Callable[[], str | bytes | bytearray] | None = None
+    """Returns the user JWT. Goes with `signature_cb`."""
+
+    signature_cb: Callable[[str], str | bytes | bytearray] | None = None
+    """Is given the server's nonce; returns the base64 of its signature. Goes with `user_jwt_cb`."""
 
     tls: ssl.SSLContext | None = None
-    """Giving one means TLS is required. Default: the system's trust store, used when the URL or the server asks."""
+    """Giving one means that TLS is required. Default: the system's trust store, used when the URL or the server asks.
+    A client certificate is part of the context: `context.load_cert_chain(…)`."""
 
     tls_hostname: str | None = None
-    """The name that the server's certificate must carry. Default: the host in the URL."""
+    """The name that the server's certificate must carry; giving one means that TLS is required. Default: the host in the URL."""
 
     tls_handshake_first: bool = False
-    """The server expects TLS before it says anything (nats-server 2.10.4 and newer)."""
+    """TLS before the server says anything, as its `handshake_first` asks for (nats-server 2.10.4 and newer)."""
+
+    ws_connection_headers: Mapping[str, Sequence[str]] | None = field(default=None, repr=False)
+    """More HTTP headers for the handshake of ws:// and wss://, each name with its values, say for a proxy."""
 
     connect_timeout: float = 2.0
     """For one server: TCP, TLS and greeting together."""
@@ -89,6 +105,8 @@ class Options:
     """The longest wait between two rounds through all servers. The first round is tried at once; then the wait doubles up to this, with jitter."""
 
     dont_randomize: bool = False
+    """Try the servers in the order they were given in."""
+
     ping_interval: float = 10.0
     """Between two keepalive pings on an otherwise silent link."""
 
@@ -103,59 +121,25 @@ class Options:
 
     inbox_prefix: str = "_INBOX"
     no_echo: bool = False
+    """Messages that this connection publishes are not delivered to its own subscriptions."""
 
     @classmethod
     def build(cls, given: ConnectOptions) -> Self:
         """Check names and values.
 
         Raises:
-            UsageError: an unknown name (with the near one), or a value that cannot work.
+            UsageError: an unknown name (with the near one), a name that only `nats.connect()` has (with what
+                to use instead), or a value that cannot work.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in given:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}"
-                raise UsageError(f"unknown option {name!r}{hint}")
-
+        check_names(given, cls.__dataclass_fields__)
         options = cls(**given)
-        options._check()
+        check_values({name: getattr(options, name) for name in cls.__dataclass_fields__})
         return options
 
-    def _check(self) -> None:
-        for name in ("connect_timeout", "ping_interval", "drain_timeout"):
-            _check_number(name, getattr(self, name), above=0)
-
-        _check_number("reconnect_time_wait", self.reconnect_time_wait, least=0)
-        _check_number("max_outstanding_pings", self.max_outstanding_pings, least=1)
-        _check_number("pending_size", self.pending_size, least=1)
-        if self.password is not None and self.user is None:
-            raise UsageError("password without user: give both")
-
-        if (
-            not self.inbox_prefix
-            or self.inbox_prefix.endswith(".")
-            or any(mark in self.inbox_prefix for mark in "*> \t")
-        ):
-            raise UsageError(
-                f"inbox_prefix {self.inbox_prefix!r}: a subject without wildcards, blanks or a final dot"
-            )
-
-        kinds = {
-            "user": self.user,
-            "token": self.token,
-            "user_credentials": self.user_credentials,
-            "nkeys_seed": self.nkeys_seed,
-            "nkeys_seed_str": self.nkeys_seed_str,
-        }
-        given = [name for name, value in kinds.items() if value is not None]
-        if len(given) > 1:
-            raise UsageError(f"{' and '.join(given)} together: a connection authenticates in one way")
-
-        if self.user_jwt_cb is not None and self.signature_cb is None:
-            raise UsageError(
-                "user_jwt_cb without signature_cb: the server asks for a signed nonce with a JWT"
-            )
+    @functools.cached_property
+    def ssl_context(self) -> ssl.SSLContext:
+        """The one given, or one with the system's trust store. Reading that blocks for some ten milliseconds, once."""
+        return self.tls or ssl.create_default_context()
 
 
 def server_urls(servers: str | Sequence[str] | None) -> list[str]:
@@ -167,18 +151,19 @@ def server_urls(servers: str | Sequence[str] | None) -> list[str]:
     if servers is None:
         servers = os.environ.get("NATS_URL") or DEFAULT_URL
 
-    urls = [url.strip() for url in servers.split(",")] if isinstance(servers, str) else list(servers)
-    if not urls or not all(isinstance(url, str) and url for url in urls):
-        raise UsageError(f"servers={servers!r}: give a URL such as {DEFAULT_URL}, or a list of them")
+    if isinstance(servers, str):
+        servers = servers.split(",")
+    elif not isinstance(servers, Sequence):
+        raise UsageError(
+            f"servers is a {type(servers).__name__}: give a URL such as {DEFAULT_URL}, or a list of them"
+        )
+
+    # What was given is not shown: there may be a password in it.
+    given: list[object] = list(servers)
+    urls = [url.strip() for url in given if isinstance(url, str)]
+    if not urls or len(urls) < len(given) or not all(urls):
+        raise UsageError(
+            f"servers has an empty or missing URL: give one such as {DEFAULT_URL}, or a list of them"
+        )
 
     return urls
-
-
-def _check_number(name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not (value > above and least <= value < math.inf)
-    ):
-        bound = f"above {above:g}" if above > -math.inf else f"{least:g} or more"
-        raise UsageError(f"{name}={value!r}: a finite number {bound} is needed")

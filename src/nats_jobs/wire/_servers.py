@@ -1,68 +1,43 @@
-"""The server pool: parse URLs, say which server is next, and how long to wait before it."""
+"""The server pool: which server is next, and how long to wait before it."""
 
 from __future__ import annotations
 
-import ipaddress
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 from ..backoff import jittered
 from ..errors import UsageError
 from ._options import Options
+from ._urls import Server, is_ip, parse_url
 
 __all__ = ("Server", "ServerPool", "parse_url")
 
-_TLS_SCHEMES = ("tls", "wss")
-_PORTS = {"nats": 4222, "tls": 4222, "ws": 80, "wss": 443}
 _FIRST_WAIT = 0.05
-
-
-@dataclass(eq=False)
-class Server:
-    """One server we may connect to."""
-
-    scheme: str
-    host: str
-    port: int
-    user: str | None = None
-    password: str | None = None
-    token: str | None = None
-    tls_name: str | None = None
-    discovered: bool = False
-    failures: int = 0
-    last_refusal: str | None = None
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
-
-    @property
-    def address(self) -> tuple[str, int]:
-        return self.host, self.port
-
-    @property
-    def wants_tls(self) -> bool:
-        return self.scheme in _TLS_SCHEMES
+# Also when no wait was asked for: trying without a pause would take the processor for itself.
+_LEAST_WAIT = 0.01
 
 
 class ServerPool:
     """Knows the servers and whose turn it is. Decides only; connecting is done elsewhere.
 
-    A round goes through all servers without waiting; between two rounds there is a wait that doubles.
+    A round goes through all servers without waiting; between two rounds there is a wait that doubles. It
+    starts small again after a link that lasted longer than the longest wait: a server that takes us and
+    throws us out at once is a failing one.
     """
 
-    def __init__(self, urls: Sequence[str], options: Options) -> None:
-        self._servers = [parse_url(url) for url in urls]
-        self._given = len(self._servers)
+    def __init__(
+        self, urls: Sequence[str], options: Options, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._servers = _distinct(map(parse_url, urls))
         self._options = options
+        self._clock = clock
         self._turn = 0
         self._rounds = 0
-        if not options.dont_randomize:
-            random.shuffle(self._servers)
-
-        self._last_name = next((server.host for server in self._servers if not _is_ip(server.host)), None)
+        self._linked_at: float | None = None
+        names = [server.host for server in self._servers if not is_ip(server.host)]
+        self._last_name = names[-1] if names else None
+        self._mix(self._servers)
 
     def __len__(self) -> int:
         return len(self._servers)
@@ -71,67 +46,99 @@ class ServerPool:
         return ", ".join(map(str, self._servers))
 
     def next(self) -> tuple[Server, float] | None:
-        """Return the server to try now and the seconds to wait before; None when all were given up."""
+        """Return the server to try now and the seconds to wait before; None when all were given up.
+
+        A wait above 0 means that a new round begins.
+        """
         if not self._servers:
             return None
 
-        wait = 0.0
-        if self._turn >= len(self._servers):
-            wait = jittered(self._rounds, first=_FIRST_WAIT, most=self._options.reconnect_time_wait)
-            self._turn = 0
-            self._rounds += 1
-
+        wait = self._wait_due()
         server = self._servers[self._turn]
         self._turn += 1
         return server, wait
 
     def connected(self, server: Server) -> None:
-        """Note a success. The next round begins after this server."""
+        """Note a success. The next round ends with this server."""
         server.failures = 0
         server.last_refusal = None
-        self._rounds = 0
         if server in self._servers:
             self._servers.remove(server)
             self._servers.append(server)
 
         self._turn = 0
+        self._linked_at = self._clock()
 
     def failed(self, server: Server, refusal: str | None = None) -> None:
         """Note a failure. `refusal` is the server's text when it did not accept who we are; the same one twice ends it."""
         server.failures += 1
-        most = self._options.max_reconnect_attempts
-        exhausted = 0 <= most < server.failures
+        exhausted = 0 <= self._options.max_reconnect_attempts <= server.failures
         refused_again = refusal is not None and refusal == server.last_refusal
         server.last_refusal = refusal
         if exhausted or refused_again:
             self._remove(server)
 
-    def discover(self, addresses: Iterable[str], current: Server) -> None:
-        """Bring the discovered servers in line with `connect_urls`; given ones and the current one stay."""
-        found = {parse_url(address).address for address in addresses}
+    def discover(self, addresses: object, current: Server) -> None:
+        """Bring the discovered servers in line with `connect_urls`; given ones and the current one stay.
+
+        What is no address is passed over: a server's mistake must not end the connection to it.
+        """
+        found = {server.address: server for server in _readable(addresses, current.scheme)}
+        if not found:
+            return
+
         for server in [server for server in self._servers if server.discovered and server is not current]:
             if server.address not in found:
                 self._remove(server)
 
-        known = {server.address for server in self._servers}
-        fresh = [
-            Server(
-                current.scheme,
-                host,
-                port,
-                tls_name=self._last_name if _is_ip(host) else None,
-                discovered=True,
-            )
-            for host, port in sorted(found - known)
-        ]
-        if not self._options.dont_randomize:
-            random.shuffle(fresh)
-
+        known = {server.address for server in (*self._servers, current)}
+        fresh = [server for address, server in found.items() if address not in known]
         for server in fresh:
-            # Credentials in a URL are for the whole cluster.
-            server.user, server.password, server.token = current.user, current.password, current.token
+            self._introduce(server, current)
 
-        self._servers += fresh
+        self._mix(fresh)
+        self._insert(fresh, current)
+
+    def _introduce(self, server: Server, current: Server) -> None:
+        """Let a discovered server have what holds for the whole cluster: the credentials of the URL, and the name."""
+        server.discovered = True
+        server.path = current.path
+        server.user, server.password, server.token = current.user, current.password, current.token
+        if is_ip(server.host):
+            # A certificate rarely has addresses; the one who told us of it is known by a name (NATS.md 1.7).
+            server.tls_name = current.tls_name or (self._last_name if is_ip(current.host) else current.host)
+
+    def _insert(self, fresh: list[Server], current: Server) -> None:
+        # Before the current one, which is the last to be tried when its link breaks.
+        end = self._servers.index(current) if current in self._servers else len(self._servers)
+        place = max(self._turn, end)
+        self._servers[place:place] = fresh
+
+    def _wait_due(self) -> float:
+        if self._linked_at is not None:
+            lasted = self._clock() - self._linked_at >= self._options.reconnect_time_wait
+            self._linked_at = None
+            if lasted:
+                self._rounds = 0
+                return 0.0
+
+        elif self._turn < len(self._servers):
+            return 0.0
+
+        self._turn = 0
+        return self._wait_between_rounds()
+
+    def _wait_between_rounds(self) -> float:
+        most = max(self._options.reconnect_time_wait, _LEAST_WAIT)
+        # Who was refused is asked again late, and only once: credentials take time to be renewed.
+        refused = any(server.last_refusal for server in self._servers)
+        wait = jittered(self._rounds, first=most if refused else _FIRST_WAIT, most=most)
+        self._rounds += 1
+        return wait
+
+    def _mix(self, servers: list[Server]) -> None:
+        if not self._options.dont_randomize:
+            random.shuffle(servers)
 
     def _remove(self, server: Server) -> None:
         if server not in self._servers:
@@ -143,39 +150,21 @@ class ServerPool:
             self._turn -= 1
 
 
-def parse_url(url: str) -> Server:
-    """Read `nats://user:password@host:port`, `nats://token@host`, `tls://…`, or bare `host:port`.
+def _distinct(servers: Iterable[Server]) -> list[Server]:
+    found: dict[tuple[str, int], Server] = {}
+    for server in servers:
+        found.setdefault(server.address, server)
 
-    Raises:
-        UsageError: no such scheme, no host, or no port number.
-    """
-    try:
-        parts = urlsplit(url if "://" in url else f"nats://{url}")
-        port = parts.port
-    except ValueError as error:
-        raise UsageError(f"{url!r} is no server URL: {error}") from None
-
-    if parts.scheme not in _PORTS:
-        raise UsageError(f"{url!r}: the scheme is one of {', '.join(_PORTS)}")
-
-    if not parts.hostname or parts.path not in ("", "/"):
-        raise UsageError(f"{url!r} is no server URL; it looks like nats://host:4222")
-
-    user = None if parts.username is None else unquote(parts.username)
-    password = None if parts.password is None else unquote(parts.password)
-    server = Server(parts.scheme, parts.hostname, port or _PORTS[parts.scheme])
-    if password is None:
-        server.token = user
-    else:
-        server.user, server.password = user, password
-
-    return server
+    return list(found.values())
 
 
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
+def _readable(addresses: object, scheme: str) -> list[Server]:
+    servers = []
+    for address in addresses if isinstance(addresses, list) else []:
+        if isinstance(address, str):
+            try:
+                servers.append(parse_url(f"{scheme}://{address}"))
+            except UsageError:
+                continue
 
-    return True
+    return servers

@@ -1,35 +1,47 @@
-"""Opens the byte stream to a server: TCP, and TLS on it. The only file that touches a socket."""
+"""Opens the TCP connection to a server. What the operating system says becomes plain words here."""
 
 from __future__ import annotations
 
+import os
 import socket
-import ssl
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute
-from anyio.streams.tls import TLSStream
+from anyio.abc import ByteStream
 
-from ._options import Options
-from ._servers import Server
+from ._urls import Server
 
-__all__ = ("open_tcp", "start_tls")
+__all__ = ("open_tcp",)
 
 
 async def open_tcp(server: Server) -> ByteStream:
-    """Connect. Raises OSError when that fails; cancelling it leaves no socket behind."""
-    stream = await anyio.connect_tcp(server.host, server.port)
-    # Small frames must not wait for the peer's delayed ack: each of them is someone's round trip.
-    stream.extra(SocketAttribute.raw_socket).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return stream
+    """Connect to any address of the host. Cancelling it leaves no socket behind.
+
+    Small frames leave at once: AnyIO and the event loops switch Nagle's algorithm off.
+
+    Raises:
+        ConnectionError: no address answered, or the name has none.
+    """
+    try:
+        return await anyio.connect_tcp(server.host, server.port)
+    except OSError as error:
+        raise ConnectionError(_in_words(error)) from error
+    except ValueError as error:
+        raise ConnectionError(f"{server.host!r} is no host name: {error}") from error
 
 
-async def start_tls(stream: ByteStream, server: Server, options: Options) -> ByteStream:
-    """Wrap `stream` in TLS. Raises ssl.SSLError when the certificate or the protocol does not fit."""
-    return await TLSStream.wrap(
-        stream,
-        server_side=False,
-        hostname=options.tls_hostname or server.tls_name or server.host,
-        ssl_context=options.tls or ssl.create_default_context(),
-        # A NATS server closes without the TLS farewell.
-        standard_compatible=False,
-    )
+def _in_words(error: OSError) -> str:
+    """Say why each address failed; AnyIO puts the reasons into the cause."""
+    cause = error.__cause__ or error
+    causes = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (cause,)
+    return "; ".join(dict.fromkeys(map(_word, causes)))
+
+
+def _word(error: BaseException) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"the name cannot be resolved: {error.strerror}"
+
+    # The event loops word the same number in different ways.
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+
+    return str(error) or type(error).__name__

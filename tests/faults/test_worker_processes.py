@@ -7,11 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from nats.js.errors import NotFoundError
 
 from nats_jobs import JobProcessor, job_processor
 from nats_jobs.server import run_server
-from support.jobs import until, until_empty
+from support.jobs import stands, until, until_empty
 from support.outside import publish_from_outside
 from support.worker import Ledger, worker_process
 
@@ -32,7 +31,7 @@ async def test_two_workers_of_both_kinds_share_500_jobs_and_perform_each_once(
         worker_process(url, name, ledger, backend="asyncio") as second,
     ):
         async with job_processor(url) as p:
-            await until(lambda: _stands(p, name))
+            await until(lambda: stands(p.js, name))
             await publish_from_outside(url, name, 500, payload='{"n": {}, "sleep": 0.01}')
             await until_empty(p.js, name)
             info = await p.js.consumer_info(name, f"{name}Consumer")
@@ -54,7 +53,7 @@ async def test_sigterm_lets_jobs_end_in_their_grace_and_hands_the_others_over(
 ) -> None:
     async with job_processor(url) as p:
         with worker_process(url, name, ledger, backend=backend, grace=1.0, num_attempts=1) as leaving:
-            await until(lambda: _stands(p, name))
+            await until(lambda: stands(p.js, name))
             for number, sleep in enumerate([0.5, 0.5, 4, 4]):
                 await p.enqueue(name, {"n": number, "sleep": sleep})
 
@@ -89,7 +88,7 @@ async def test_a_server_that_is_killed_and_comes_back_loses_no_job(
     count = 2000
     async with run_server() as server, job_processor(server.url, reconnect_time_wait=0.5) as p:
         with worker_process(server.url, name, ledger, backend=backend, concurrency=20, ack_wait=2) as worker:
-            await until(lambda: _stands(p, name))
+            await until(lambda: stands(p.js, name))
             await p.enqueue_many(name, [{"n": number, "sleep": 0.005} for number in range(count)])
             await until(lambda: len(ledger.read("end")) > count // 10)
             server.kill()
@@ -101,13 +100,6 @@ async def test_a_server_that_is_killed_and_comes_back_loses_no_job(
             assert await worker.wait() == 0
 
     assert set(ledger.numbers("end")) == set(range(count))
-
-
-async def _stands(p: JobProcessor, name: str) -> bool:
-    try:
-        return bool(await p.js.consumer_info(name, f"{name}Consumer"))
-    except NotFoundError:
-        return False
 
 
 async def _waits(p: JobProcessor, name: str) -> bool:

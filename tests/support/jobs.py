@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import anyio
 from nats.js.client import JetStreamContext
+from nats.js.errors import NotFoundError
 
 from nats_jobs.events import Event
 
@@ -36,6 +37,14 @@ async def until_empty(js: JetStreamContext, stream: str) -> None:
         return (await js.stream_info(stream)).state.messages == 0
 
     await until(empty)
+
+
+async def stands(js: JetStreamContext, stream: str) -> bool:
+    """Whether the consumer of a definition is there."""
+    try:
+        return bool(await js.consumer_info(stream, f"{stream}Consumer"))
+    except NotFoundError:
+        return False
 
 
 async def in_stream(js: JetStreamContext, stream: str) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._version import __version__
 from ..errors import NatsJobsError
-from . import _server
+from . import _server, _worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,4 +41,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nats-jobs {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _server.add_parser(commands)
+    _worker.add_parser(commands)
     return parser

@@ -38,6 +38,8 @@ _TICK = 1 / 20
 _MARGIN = 1 / 10
 # Seconds without a confirmation after which an ack or term is sent again.
 _RESEND_AFTER = 2.0
+# So many extensions can be under way. At the pace of asking, an earlier one would be worth nothing any more.
+_UNDER_WAY = 10
 
 
 class LeaseEvents(Protocol):
@@ -64,7 +66,7 @@ class LeaseEvents(Protocol):
         """The book was looked through; it will be again soon."""
 
     def not_confirmed(self, lease: Lease, why: str) -> None:
-        """The lease ran out while its settlement was unconfirmed."""
+        """The lease ended while its settlement was unconfirmed."""
 
 
 class Lease:
@@ -141,7 +143,7 @@ class LeaseBook:
         return lease
 
     def is_held(self, lease: Lease) -> bool:
-        """Whether the delivery is still ours to work on. Notices a loss that the clock has brought meanwhile."""
+        """Whether the delivery is ours to work on: not answered, not lost. Notices a loss that the clock has brought."""
         return self._is_held(lease, self._clock())
 
     def settle(self, lease: Lease, answer: Answer) -> bool:
@@ -166,10 +168,12 @@ class LeaseBook:
             self._lose(lease, why)
 
     async def extend(self, lease: Lease) -> None:
-        """Ask for an extension now, and wait until it is confirmed or the lease is closed."""
-        lease.confirmed = anyio.Event()
-        self._ask_extension(lease, self._clock())
-        await lease.confirmed.wait()
+        """Ask for an extension until one is confirmed or the lease is closed. Return at once when it is not ours."""
+        now = self._clock()
+        if self._is_held(lease, now):
+            confirmed = lease.confirmed = lease.confirmed or anyio.Event()
+            self._ask_extension(lease, now)
+            await confirmed.wait()
 
     async def keep(self) -> None:
         """Extend, repeat and give up, as time goes by. Until cancelled."""
@@ -212,7 +216,7 @@ class LeaseBook:
         if not lease.started and not self._events.lease_idle(lease):
             return
 
-        if self._auto_extend:
+        if self._auto_extend or lease.confirmed is not None:
             self._ask_extension(lease, now)
             if not lease.closed:
                 self._events.lease_extended(lease)
@@ -226,6 +230,8 @@ class LeaseBook:
             lease.trouble = str(error)
         else:
             lease.ask_at = now + self.extension_interval / 2
+            if len(lease.tokens) > _UNDER_WAY:
+                self._connection.forget(lease.tokens.pop(0))
 
     def _on_extension(self, lease: Lease, asked_at: float, reply: Reply) -> None:
         error = reply_error(reply)
@@ -233,12 +239,12 @@ class LeaseBook:
             lease.trouble = str(error)
             lease.ask_at = min(lease.ask_at, asked_at + self._tick)
             self._events.extension_refused(lease.trouble)
-        elif not lease.closed:
+        elif self.is_held(lease):
+            # Read after the lease was used up, it may be the next holder's that the server has extended.
             lease.trouble = None
             lease.trusted_until = max(lease.trusted_until, asked_at + self._trusted_for)
             lease.ask_at = asked_at + self.extension_interval
-            if lease.confirmed is not None:
-                lease.confirmed.set()
+            _wake_extenders(lease)
 
     def _press_for_confirmation(self, lease: Lease, now: float) -> None:
         assert lease.answer is not None
@@ -285,14 +291,14 @@ class LeaseBook:
     def _lose(self, lease: Lease, why: str) -> None:
         self._close(lease)
         if lease.answer is None:
-            # Else it was given up before, and the later delivery only shows that the answer has arrived.
             self._events.lease_lost(lease, why)
+        elif not is_nak(lease.answer):
+            # That a message comes again after a nak only shows that it has arrived.
+            self._events.not_confirmed(lease, why)
 
     def _close(self, lease: Lease) -> None:
         lease.closed = True
-        if lease.confirmed is not None:
-            lease.confirmed.set()
-
+        _wake_extenders(lease)
         for token in lease.tokens:
             self._connection.forget(token)
 
@@ -300,3 +306,9 @@ class LeaseBook:
             del self._leases[lease.delivery.sequence]
             if not self._leases and self._emptied is not None:
                 self._emptied.set()
+
+
+def _wake_extenders(lease: Lease) -> None:
+    if lease.confirmed is not None:
+        lease.confirmed.set()
+        lease.confirmed = None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, Literal, Unpack
 
 import anyio
 
-from ..errors import UsageError
+from ..errors import MissingExtra, UsageError
 from ..events import Event
 from ..wire import ConnectOptions
 from ._definition import JobDef
 from ._processor import job_processor
+from ._supervisor import supervise
 
 __all__ = ("run",)
 
@@ -22,6 +25,7 @@ def run(
     *defns: JobDef[Any],
     servers: str | Sequence[str] | None = None,
     backend: Literal["asyncio", "trio"] = "asyncio",
+    processes: int = 1,
     stop_grace: float = 30.0,
     on_event: Callable[[Event], object] | None = None,
     **options: Unpack[ConnectOptions],
@@ -30,6 +34,9 @@ def run(
 
     Args:
         backend: the event loop to run on.
+        processes: how many processes do this. With more than one, this process only looks after the
+            others: it starts a dead one again and passes signals on. Leaves with exit code 1 when one of
+            them did not end well.
         servers, stop_grace, on_event, **options: see `job_processor`.
 
     Raises:
@@ -41,6 +48,9 @@ def run(
 
     if backend not in ("asyncio", "trio"):
         raise UsageError(f"backend is {backend!r}; 'asyncio' or 'trio' is needed")
+
+    if backend == "trio" and find_spec("trio") is None:
+        raise MissingExtra("backend 'trio'", "trio")
 
     processor = partial(
         job_processor,
@@ -56,4 +66,8 @@ def run(
             for defn in defns:
                 p.start_soon(defn)
 
-    anyio.run(main, backend=backend)
+    work = partial(anyio.run, main, backend=backend)
+    if processes == 1:
+        work()
+    elif not supervise(work, processes):
+        sys.exit(1)

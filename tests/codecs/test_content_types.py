@@ -14,7 +14,7 @@ from nats_jobs.codecs import JSON, MSGPACK, RAW, TEXT, Codec, by_content_type
 ALL = {"MSGPACK": MSGPACK, "JSON": JSON, "TEXT": TEXT, "RAW": RAW}
 
 
-@pytest.mark.parametrize("codec", ALL.values(), ids=repr)
+@pytest.mark.parametrize("codec", ALL.values(), ids=lambda value: type(value).__name__)
 def test_a_codec_is_found_by_the_content_type_it_sends(codec: Codec) -> None:
     assert by_content_type(codec.content_type) is codec
 
@@ -68,13 +68,13 @@ def test_a_codec_shows_where_it_is_found(name: str, codec: Codec) -> None:
     assert getattr(codecs, name) is codec
 
 
-@pytest.mark.parametrize("codec", ALL.values(), ids=repr)
+@pytest.mark.parametrize("codec", ALL.values(), ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_codec_is_the_same_one_after_pickling(codec: Codec, protocol: int) -> None:
     assert pickle.loads(pickle.dumps(codec, protocol)) is codec
 
 
-@pytest.mark.parametrize("codec", ALL.values(), ids=repr)
+@pytest.mark.parametrize("codec", ALL.values(), ids=lambda value: type(value).__name__)
 def test_a_codec_is_the_same_one_after_copying(codec: Codec) -> None:
     assert copy.copy(codec) is codec
     assert copy.deepcopy({"codec": codec})["codec"] is codec

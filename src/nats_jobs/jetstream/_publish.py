@@ -60,13 +60,14 @@ async def publish(connection: Connection, publication: Publication, *, timeout: 
         timeout: seconds for all tries together.
 
     Raises:
-        NotConfirmed: the time is up; the last reason is in it.
+        NotConfirmed: the time is up; the reason is in it.
         PublishRefused: the server will not store it.
         PayloadTooLarge, PermissionDenied, ConnectionClosed: nothing was stored.
     """
     subject = publication.subject
     deadline = anyio.current_time() + timeout
     tries = 0
+    why: NatsJobsError | None = None
     while True:
         try:
             reply = await connection.request(
@@ -80,10 +81,14 @@ async def publish(connection: Connection, publication: Publication, *, timeout: 
             if not _is_passing(error):
                 raise
 
+            # A try that the deadline cut short tells less than the one before it.
+            if why is None or not (isinstance(error, RequestTimeout) and error.seconds < _ONE_TRY):
+                why = error
+
             wait = jittered(tries, first=_FIRST_WAIT, most=_LONGEST_WAIT)
             tries += 1
             if anyio.current_time() + wait >= deadline:
-                raise NotConfirmed(subject, timeout, str(error)) from error
+                raise NotConfirmed(subject, timeout, str(why)) from error
 
         await anyio.sleep(wait)
 

@@ -66,7 +66,7 @@ def read_status(message: Msg) -> PullStatus:
 
 def _undelivered(message: Msg) -> int:
     value = message.headers.get("Nats-Pending-Messages", "0")
-    return int(value) if value.isdigit() else 0
+    return int(value) if value.isdecimal() else 0
 
 
 def _last_number(text: str) -> int | None:

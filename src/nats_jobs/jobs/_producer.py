@@ -156,7 +156,7 @@ def _check_id(id: Any) -> str:
     return str(id)
 
 
-def _checked(headers: HeaderInput | None) -> dict[str, str | Sequence[str]]:
+def _checked(headers: Any) -> dict[str, str | Sequence[str]]:
     if headers is None:
         return {}
 
@@ -174,7 +174,7 @@ def _checked(headers: HeaderInput | None) -> dict[str, str | Sequence[str]]:
     return dict(headers)
 
 
-def _not_before(delay: float | None, at: datetime | None) -> str | None:
+def _not_before(delay: Any, at: Any) -> str | None:
     if delay is not None and at is not None:
         raise UsageError("delay and at together; give one of them")
 

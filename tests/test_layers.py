@@ -14,6 +14,7 @@ RANKS = [
     {"backoff"},
     {"wire", "codecs", "server"},
     {"jetstream"},
+    {"dead_letters"},
     {"jobs"},
     {"scheduler", "topology"},
     {"cli", "pytest_plugin"},

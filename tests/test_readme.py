@@ -26,7 +26,7 @@ import pytest
 import yaml
 from anyio.from_thread import start_blocking_portal
 
-from nats_jobs import CancelReason, JobDef, JobProcessor, events, job_processor
+from nats_jobs import CancelReason, Job, JobDef, JobProcessor, events, job_processor
 from nats_jobs.server import run_server
 from support.jobs import Seen, until_empty
 from support.readme import README, Block, Program, blocks, programs
@@ -64,11 +64,11 @@ PAYLOADS: dict[str, list[Any]] = {
     "Exclusive work": [1, 2],
     "Several definitions": [7],
     "Priorities": ["a book"],
-    "Typing": [{"no": "order"}],
+    "Typing": [{"number": "seven"}],
 }
 # How often they fail on purpose, or are parked.
-FAILURES = {"Timeouts": 1}
-PARKED = {"Typing": 1}
+FAILURES = {"Timeouts": 1, "Dead letters": 6}
+PARKED = {"Typing": 1, "Choosing how a job ends": 1, "Dead letters": 3}
 
 
 # Programs...
@@ -349,9 +349,36 @@ def test_every_link_within_the_page_has_its_heading() -> None:
 # Names...
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(JobDef)])
-def test_every_field_of_a_definition_is_in_the_readme(field: str) -> None:
-    assert re.search(rf"\b{field}\b", TEXT)
+def table(heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading."""
+    _, _, rest = TEXT.partition(heading)
+    rows = re.search(r"(?:^\|.*\n)+", rest, flags=re.MULTILINE)
+    assert rows is not None
+    return [
+        [cell.strip() for cell in row.split("|")[1:-1]] for row in rows[0].splitlines() if row[:2] != "|-"
+    ]
+
+
+def test_the_table_of_a_definition_has_every_field_with_its_default() -> None:
+    told = {name.strip("`"): default.strip("`") for name, default, _ in table("### A definition")[1:]}
+    defaults = {field.name: field.default for field in dataclasses.fields(JobDef)}
+    assert told == {
+        name: "" if default is dataclasses.MISSING else repr(default).replace("'", '"')
+        for name, default in defaults.items()
+    }
+
+
+def test_the_table_of_a_job_has_all_that_a_handler_uses() -> None:
+    told = {name for row in table("### A job") for name in re.findall(r"`(?:await |with )?(\w+)", row[0])}
+    for_handlers, _, _ = inspect.getsource(Job).partition("# For the worker...")
+    assert told == set(re.findall(r"def ([a-z]\w+)\(self", for_handlers)) | {"payload"}
+
+
+def test_the_reference_of_a_processor_has_every_argument_with_its_default() -> None:
+    parameters = inspect.signature(job_processor).parameters.values()
+    for parameter in parameters:
+        if parameter.default is not parameter.empty:
+            assert f"{parameter.name}={parameter.default!r}".replace("'", '"') in TEXT
 
 
 @pytest.mark.parametrize("reason", [reason.name for reason in CancelReason])
@@ -361,10 +388,9 @@ def test_every_reason_is_in_the_readme(reason: str) -> None:
 
 def told_fields() -> dict[str, set[str]]:
     """The table of events: which fields each is said to have, besides those of its base."""
-    _, _, table = TEXT.partition("| event | when |")
-    rows = [row.split("|") for row in table.partition("\n\n")[0].splitlines()[2:]]
+    rows = table("### Observing")[1:]
     return {
-        name: set(re.findall(r"`(\w+)`", row[3])) for row in rows for name in re.findall(r"`(\w+)`", row[1])
+        name: set(re.findall(r"`(\w+)`", row[2])) for row in rows for name in re.findall(r"`(\w+)`", row[0])
     }
 
 

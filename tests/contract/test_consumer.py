@@ -15,13 +15,13 @@ import pytest
 import trio.testing
 from anyio.abc import TaskGroup
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
-from support.fake_link import FakeServer
-from support.virtual_time import VirtualLoop
 
 from nats_jobs._clock import running_clock
 from nats_jobs.jetstream import ACK, Delivery, Puller, jetstream_context, nak_answer, term_answer
 from nats_jobs.server import Server
 from nats_jobs.wire import Connection, Msg, Reply, connect
+from support.fake_link import FakeServer
+from support.virtual_time import VirtualLoop
 
 pytestmark = pytest.mark.anyio
 
@@ -87,7 +87,9 @@ def ack_subject(delivery: Delivery) -> str:
 class Bench:
     """A stream with one consumer, on a server that is real or not."""
 
-    def __init__(self, group: TaskGroup, js: Any, name: str, open_connection: Open, publish: Any, count: Any) -> None:
+    def __init__(
+        self, group: TaskGroup, js: Any, name: str, open_connection: Open, publish: Any, count: Any
+    ) -> None:
         self.name = name
         self.publish: Callable[[bytes], Awaitable[None]] = publish
         self.count: Callable[[], Awaitable[int]] = count
@@ -181,13 +183,14 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def anyio_backend(kind: str) -> tuple[str, dict[str, Any]]:
-    return {
+    options: dict[str, tuple[str, dict[str, Any]]] = {
         "real-asyncio": ("asyncio", {}),
         "real-uvloop": ("asyncio", {"use_uvloop": True}),
         "real-trio": ("trio", {}),
         "fake-asyncio": ("asyncio", {"loop_factory": VirtualLoop}),
         "fake-trio": ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}),
-    }[kind]
+    }
+    return options[kind]
 
 
 @pytest.fixture
@@ -267,7 +270,9 @@ async def test_an_ack_or_a_term_removes_the_message(backends: Backends, answer: 
 
 
 @pytest.mark.parametrize("again", [ACK, term_answer(), nak_answer(), nak_answer(5), b"+WPI", b"nonsense"])
-async def test_what_is_said_after_the_ack_is_confirmed_and_changes_nothing(backends: Backends, again: bytes) -> None:
+async def test_what_is_said_after_the_ack_is_confirmed_and_changes_nothing(
+    backends: Backends, again: bytes
+) -> None:
     async def rule(bench: Bench) -> None:
         one = await bench.holder()
         await bench.publish(b"1")

@@ -213,18 +213,12 @@ class TestOnAServer:
             with pytest.raises(NoResponders):
                 await delivery.extend()
 
-    @pytest.mark.xfail(
-        reason="Delivery._confirmed raises the TimeoutError of anyio.fail_after, no RequestTimeout"
-    )
     async def test_silence_is_an_error_of_the_library(self, url: str, name: str) -> None:
         async with place(url, name) as at, at.connection.subscribe("$JS.ACK.silent.>"):
             message = Msg("jobs", 1, "$JS.ACK.silent.c.1.1.1.1.1", b"", b"")
             with pytest.raises(NatsJobsError):
                 await Delivery(at.connection, message, 0.0).ack()
 
-    @pytest.mark.xfail(
-        reason="a delay beyond 292 years overflows at the server, which then redelivers at once"
-    )
     async def test_the_longest_delay_is_a_delay(self, url: str, name: str) -> None:
         async with place(url, name) as at:
             await (await at.next()).nak(1e10)

@@ -40,10 +40,6 @@ accounts {{ APP {{ jetstream: enabled, users = [
 """.replace("{{", "{").replace("}}", "}")
 
 
-def open_bug(*values: Any, reason: str) -> Any:
-    return pytest.param(*values, marks=pytest.mark.xfail(reason=reason))
-
-
 async def perform(job: Job[Any]) -> None: ...
 
 
@@ -105,19 +101,19 @@ async def test_a_refused_password_is_named_as_the_reason(guarded: Server, option
         ({"stop_grace": math.nan}, "stop_grace"),
         ({"stop_grace": "30"}, "stop_grace"),
         ({"stop_grace": True}, "stop_grace"),
-        open_bug({"stop_grace": None}, "stop_grace", reason="job_processor does not check it"),
+        ({"stop_grace": None}, "stop_grace"),
         ({"enqueue_timeout": 0}, "enqueue_timeout is 0"),
         ({"enqueue_timeout": math.inf}, "enqueue_timeout"),
-        open_bug({"enqueue_timeout": "20"}, "enqueue_timeout", reason="job_processor does not check it"),
+        ({"enqueue_timeout": "20"}, "enqueue_timeout"),
         ({"connect_timeout": 0}, "connect_timeout"),
         ({"password": "x"}, "user"),
         ({"servers": []}, "servers"),
         ({"servers": 4222}, "servers"),
         ({"servers": [4222]}, "servers"),
-        open_bug({"stop_signals": "SIGTERM"}, "stop_signals", reason="job_processor does not check it"),
-        open_bug({"stop_signals": 15}, "stop_signals", reason="job_processor does not check it"),
-        open_bug({"stop_signals": (100_000,)}, "stop_signals", reason="job_processor does not check it"),
-        open_bug({"on_event": "print"}, "on_event", reason="job_processor does not check it"),
+        ({"stop_signals": "SIGTERM"}, "stop_signals"),
+        ({"stop_signals": 15}, "stop_signals"),
+        ({"stop_signals": (100_000,)}, "stop_signals"),
+        ({"on_event": "print"}, "on_event"),
     ],
 )
 async def test_an_argument_that_cannot_work_is_refused_before_anything_is_done(
@@ -182,7 +178,6 @@ async def test_after_stop_nothing_can_be_started_and_jobs_can_still_be_enqueued(
         await p.stop()
 
 
-@pytest.mark.xfail(reason="start_soon raises the RuntimeError of a task group that is closed")
 async def test_after_the_block_a_processor_says_that_it_is_closed(url: str, name: str) -> None:
     async with job_processor(url) as p:
         pass
@@ -210,7 +205,6 @@ async def test_stopping_with_a_grace_that_cannot_be_is_refused_and_stops_nothing
         await p.stop()
 
 
-@pytest.mark.xfail(reason="JobHandle.stop does not check its grace")
 @pytest.mark.parametrize("grace", [-1, "1", True, math.nan])
 async def test_stopping_one_worker_with_a_grace_that_cannot_be_is_refused(
     url: str, name: str, grace: Any
@@ -224,7 +218,6 @@ async def test_stopping_one_worker_with_a_grace_that_cannot_be_is_refused(
             p.stop_soon()
 
 
-@pytest.mark.xfail(reason="start raises the RuntimeError of the task group", strict=False)
 @pytest.mark.parametrize("steps", range(6))
 async def test_a_stop_while_a_worker_is_being_started_is_no_surprise_to_its_starter(
     url: str, name: str, steps: int
@@ -287,7 +280,6 @@ async def test_a_user_who_may_not_set_up_is_told_which_right_is_missing(
         assert refused.value.subject.startswith(subject)
 
 
-@pytest.mark.xfail(reason="nobody tells the Puller that its requests are refused: it asks for ever")
 async def test_a_user_who_may_not_pull_ends_the_worker_with_an_error(guarded: Server, name: str) -> None:
     with pytest.raises(PermissionDenied, match=r"MSG\.NEXT"), anyio.fail_after(10):
         async with job_processor(guarded.url, user="no_pulls", password="secret") as p:
@@ -300,9 +292,6 @@ async def test_a_user_who_may_not_enqueue_is_told_so_at_once(guarded: Server) ->
             await p.enqueue("JOBS.a", 1)
 
 
-@pytest.mark.xfail(
-    reason="the connection ignores that its own inbox is refused; requests time out after 5 s each"
-)
 async def test_a_user_who_may_not_receive_replies_is_told_so_instead_of_timeouts(
     guarded: Server, name: str
 ) -> None:

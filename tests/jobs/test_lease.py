@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
-from support.desk import Desk, Office, office
-from support.fake_link import IN_PROGRESS
-from support.virtual_time import anyio_backend as anyio_backend, pause
 
 from nats_jobs.jetstream import ACK, Delivery, nak_answer, term_answer
 from nats_jobs.jobs._claims import Claims
+from support.desk import Desk, Office, office
+from support.fake_link import IN_PROGRESS
+from support.virtual_time import anyio_backend as anyio_backend, pause
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +52,13 @@ async def until(condition: Callable[[], object], seconds: float = 100.0) -> None
             await anyio.sleep(0.05)
 
 
+def publishing(built: Office) -> Callable[[], None]:
+    def publish() -> None:
+        built.server.publish()
+
+    return publish
+
+
 def cut(desk: Desk) -> None:
     desk.link.cut()
 
@@ -88,7 +95,7 @@ async def test_a_message_that_waited_through_a_pause_has_a_lease_from_before_it(
     async with one_desk(auto_extend=False) as (built, desk):
         desk.pull()
         await anyio.sleep(1)
-        built.server.at(anyio.current_time() + 0.1, lambda: built.server.publish() and None)
+        built.server.at(anyio.current_time() + 0.1, publishing(built))
         pause(5)
         await until(lambda: desk.leases)
         (delivered,) = built.server.delivered
@@ -101,7 +108,7 @@ async def test_a_message_whose_lease_was_used_up_in_a_pause_is_dropped_unstarted
     async with one_desk() as (built, desk):
         desk.pull()
         await anyio.sleep(1)
-        built.server.at(anyio.current_time() + 0.1, lambda: built.server.publish() and None)
+        built.server.at(anyio.current_time() + 0.1, publishing(built))
         pause(ACK_WAIT + 1)
         await until(lambda: desk.dropped)
         assert not desk.leases
@@ -482,7 +489,9 @@ async def test_a_nak_that_nobody_can_have_heard_is_repeated(trouble: Change) -> 
 
 @pytest.mark.parametrize("answer", [ACK, nak_answer(), term_answer("enough")])
 @pytest.mark.parametrize("trouble", TROUBLES)
-async def test_an_answer_that_stays_unconfirmed_is_given_up_when_the_lease_is_used_up(answer: bytes, trouble: Change) -> None:
+async def test_an_answer_that_stays_unconfirmed_is_given_up_when_the_lease_is_used_up(
+    answer: bytes, trouble: Change
+) -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
         trouble(desk)
@@ -515,7 +524,9 @@ async def test_a_delivery_that_nobody_started_is_handed_back_after_a_third() -> 
     async with one_desk(start=False) as (built, desk):
         await in_hand(built, desk)
         await until(lambda: desk.idle)
-        assert ACK_WAIT / 3 <= desk.idle[0] - desk.lease.delivery.arrived_after <= ACK_WAIT / 3 + TICK + ROUNDING
+        assert (
+            ACK_WAIT / 3 <= desk.idle[0] - desk.lease.delivery.arrived_after <= ACK_WAIT / 3 + TICK + ROUNDING
+        )
         await desk.book.wait_empty()
         assert [sent.data for sent in built.server.sent] == [nak_answer()]
         assert not desk.lost

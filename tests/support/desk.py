@@ -9,7 +9,6 @@ from typing import cast
 
 import anyio
 from anyio.abc import TaskGroup
-from support.fake_link import IN_PROGRESS, NAK, Clock, FakeLink, FakeServer, Sent
 
 from nats_jobs._clock import running_clock
 from nats_jobs._groups import unwrapped
@@ -17,6 +16,7 @@ from nats_jobs.jetstream import Delivery, nak_answer
 from nats_jobs.jobs._lease import Lease, LeaseBook
 from nats_jobs.units import to_ns
 from nats_jobs.wire import Connection, Msg
+from support.fake_link import IN_PROGRESS, NAK, Clock, FakeLink, FakeServer, Sent
 
 __all__ = ("Desk", "Office", "Told", "office")
 
@@ -33,7 +33,9 @@ class Told:
 class Desk:
     """One worker's leases. It is also the `LeaseEvents` of its book."""
 
-    def __init__(self, server: FakeServer, link: FakeLink, *, auto_extend: bool = True, start: bool = True) -> None:
+    def __init__(
+        self, server: FakeServer, link: FakeLink, *, auto_extend: bool = True, start: bool = True
+    ) -> None:
         self.link = link
         self.clock: Clock = server.clock
         self.book = LeaseBook(
@@ -64,7 +66,9 @@ class Desk:
     def pull(self, batch: int = 1) -> None:
         """Ask for deliveries, for an hour."""
         body = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (batch, to_ns(3600), to_ns(1800))
-        self.link.send(f"$JS.API.CONSUMER.MSG.NEXT.{self._server.stream}.{self._server.consumer}", self._inbox, b"", body)
+        self.link.send(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._server.stream}.{self._server.consumer}", self._inbox, b"", body
+        )
 
     def takes_to_own(self, lease: Lease) -> bool:
         """Whether the handler of a lease would think now that it may go on."""
@@ -126,7 +130,9 @@ class Office:
 
     def desk(self, *, auto_extend: bool = True, start: bool = True) -> Desk:
         """Return a new desk, whose book is kept if there is a group."""
-        desk = Desk(self.server, self.server.link(f"desk{len(self.desks)}"), auto_extend=auto_extend, start=start)
+        desk = Desk(
+            self.server, self.server.link(f"desk{len(self.desks)}"), auto_extend=auto_extend, start=start
+        )
         self.desks.append(desk)
         if self._group is not None:
             self._group.start_soon(desk.book.keep)
@@ -172,6 +178,5 @@ async def office(ack_wait: float = 10.0) -> AsyncIterator[Office]:
         async with anyio.create_task_group() as group:
             built = Office(running_clock(), ack_wait, group)
             yield built
+            built.check()
             group.cancel_scope.cancel("the test is over")
-
-        built.check()

@@ -23,7 +23,7 @@ from typing import Any
 
 import anyio
 
-from nats_jobs.errors import ConnectionLost, NatsJobsError
+from nats_jobs.errors import ConnectionLost
 from nats_jobs.jetstream import ACK
 from nats_jobs.wire import Msg, OnReply
 
@@ -84,7 +84,9 @@ class _Request:
 class FakeServer:
     """A work queue with one pull consumer."""
 
-    def __init__(self, clock: Clock, *, ack_wait: float = 10.0, stream: str = "S", consumer: str = "C") -> None:
+    def __init__(
+        self, clock: Clock, *, ack_wait: float = 10.0, stream: str = "S", consumer: str = "C"
+    ) -> None:
         self.ack_wait = ack_wait
         self.stream = stream
         self.consumer = consumer
@@ -183,7 +185,9 @@ class FakeServer:
             self.offences.append(f"{link} sent {data!r} for {sequence}/{attempt} after {before!r}")
 
         if not self._is_owner(sequence, attempt, data):
-            self.offences.append(f"{link} sent {data!r} for {sequence}/{attempt} at {self.now}, and did not own it")
+            self.offences.append(
+                f"{link} sent {data!r} for {sequence}/{attempt} at {self.now}, and did not own it"
+            )
 
         if data != IN_PROGRESS:
             self._answered[sequence, attempt] = data
@@ -192,7 +196,9 @@ class FakeServer:
         """Return the attempt that holds a message now."""
         self.catch_up()
         message = self.messages.get(sequence)
-        return message.attempt if message is not None and message.held and self.now < message.deadline else None
+        return (
+            message.attempt if message is not None and message.held and self.now < message.deadline else None
+        )
 
     def _is_owner(self, sequence: int, attempt: int, data: bytes) -> bool:
         if sequence in self._settled:
@@ -247,7 +253,9 @@ class FakeServer:
     def drop_requests(self, link: FakeLink, inbox: str | None = None) -> None:
         """Nobody listens there any more."""
         self._requests = deque(
-            request for request in self._requests if request.link is not link or inbox not in (None, request.inbox)
+            request
+            for request in self._requests
+            if request.link is not link or inbox not in (None, request.inbox)
         )
 
     def _take_request(self, link: FakeLink, epoch: int, inbox: str, body: dict[str, Any]) -> None:
@@ -289,7 +297,9 @@ class FakeServer:
         self.delivered.append(Delivered(self.now, request.link.name, message.sequence, message.attempt))
         place = f"{self.stream}.{self.consumer}.{message.attempt}.{message.sequence}"
         reply = f"{_ACK}{place}.{len(self.delivered)}.0.{len(self._fresh)}"
-        self._push(request.link, request.epoch, Msg(message.subject, 0, reply, b"", message.data), request.inbox)
+        self._push(
+            request.link, request.epoch, Msg(message.subject, 0, reply, b"", message.data), request.inbox
+        )
 
     def _tell(self, link: FakeLink, epoch: int, subject: str, block: bytes) -> None:
         self._push(link, epoch, Msg(subject, 0, "", block, b""), subject)
@@ -357,8 +367,7 @@ class FakeLink:
         *,
         queue: str = "",
         fail: Callable[[Exception], None] = lambda error: None,
-        renewed: Callable[[], None] = lambda: None,
-    ) -> int:
+        renewed: Callable[[], None] = lambda: None, asks: str = "") -> int:
         sid = next(self._numbers)
         self._interests[sid] = (subject, sink, renewed)
         return sid
@@ -440,5 +449,5 @@ class FakeLink:
         for _, _, renewed in list(self._interests.values()):
             renewed()
 
-    def _lost(self) -> NatsJobsError:
+    def _lost(self) -> ConnectionLost:
         return ConnectionLost(self.name, "cut by the test")

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import anyio
 
-from ..errors import NatsJobsError, NoResponders, UsageError
+from ..errors import NatsJobsError, NoResponders, RequestTimeout, UsageError
 from ..units import to_ns, utc_from_ns
 from ..wire import Connection, Headers, Msg, OnReply, Reply, answer_of
 
@@ -34,11 +34,12 @@ ACK: Answer = b"+ACK"
 IN_PROGRESS: Answer = b"+WPI"
 _ACK_PREFIX = "$JS.ACK."
 _CONFIRM_TIMEOUT = 5.0
+_CENTURY = 100 * 365 * 24 * 3600.0
 
 
 def nak_answer(delay: float = 0.0) -> Answer:
-    """Redeliver after `delay` seconds; 0 is at once."""
-    return b'-NAK {"delay": %d}' % to_ns(delay) if delay > 0 else b"-NAK"
+    """Redeliver after `delay` seconds; 0 is at once, and a century the most: more overflows at the server."""
+    return b'-NAK {"delay": %d}' % to_ns(min(delay, _CENTURY)) if delay > 0 else b"-NAK"
 
 
 def is_nak(answer: Answer) -> bool:
@@ -175,10 +176,13 @@ class Delivery:
 
         reply_subject = ask(on_reply)
         try:
-            with anyio.fail_after(_CONFIRM_TIMEOUT):
+            with anyio.move_on_after(_CONFIRM_TIMEOUT):
                 await answered.wait()
         finally:
             self._connection.forget(reply_subject)
+
+        if not replies:
+            raise RequestTimeout(self._message.reply, _CONFIRM_TIMEOUT)
 
         answer_of(replies[0], self._message.reply)
 

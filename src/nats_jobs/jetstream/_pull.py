@@ -156,7 +156,7 @@ class Puller:
         self.outstanding = 0
         self._inbox = self._connection.new_inbox()
         self._sid = self._connection.listen(
-            self._inbox, self._receive, fail=self._on_refusal, renewed=self._on_new_link
+            self._inbox, self._receive, fail=self._on_refusal, renewed=self._on_new_link, asks=self._subject
         )
 
     async def _until_epoch_ends(self, task_status: TaskStatus[None]) -> PullStatus | None:

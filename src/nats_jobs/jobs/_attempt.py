@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextvars
 import math
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,7 +20,7 @@ from ._fresh_context import in_context
 from ._handlers import async_handler
 from ._job import Job
 from ._lease import Lease
-from ._producer import NOT_BEFORE
+from ._not_before import seconds_to_wait
 from ._reasons import CancelReason
 from ._reporter import Reporter
 from ._settle import Settler
@@ -118,7 +117,10 @@ class Attempts:
         if not delivery.has_headers:
             return self._decoded(worker.defn.decoder, delivery)
 
-        _wait_for_its_time(delivery)
+        wait = seconds_to_wait(delivery)
+        if wait:
+            raise _Refused(Snoozed(wait))
+
         content_type = delivery.headers.get("Content-Type")
         codec = worker.defn.decoder if content_type is None else by_content_type(content_type) or RAW
         return self._decoded(codec, delivery)
@@ -144,17 +146,3 @@ class _Refused(Exception):
     def __init__(self, ending: Ending) -> None:
         super().__init__(ending)
         self.ending = ending
-
-
-def _wait_for_its_time(delivery: Delivery) -> None:
-    not_before = delivery.headers.get(NOT_BEFORE)
-    if not_before is None:
-        return
-
-    try:
-        wait = (datetime.fromisoformat(not_before) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
-        return
-
-    if wait > 0:
-        raise _Refused(Snoozed(wait))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
@@ -55,10 +56,13 @@ def _in_thread(perform: Callable[[Job[Any]], object], limiter: anyio.CapacityLim
         # of this shield is that the job is given up when it does not respond (`Warden`).
         with anyio.CancelScope(shield=True) as shield:
             job.when_abandoned(shield.cancel)
-            return await to_thread.run_sync(perform, job, limiter=limiter, abandon_on_cancel=True)
+            result = await to_thread.run_sync(perform, job, limiter=limiter, abandon_on_cancel=True)
 
-        assert job.abandoned is not None
-        raise job.abandoned
+        if job.abandoned is not None:
+            raise job.abandoned
+
+        # A plain function may wrap a coroutine function: then the work is still to be done.
+        return await result if inspect.isawaitable(result) else result
 
     return in_thread
 

@@ -17,6 +17,7 @@ from ..jetstream import Delivery
 from ..wire import Headers
 from ._definition import JobDef
 from ._lease import Lease
+from ._not_before import was_delayed
 from ._reasons import CancelReason
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Job(Generic[T]):
     @property
     def num_attempts(self) -> int:
         """The failing attempt with this number is the last."""
-        return self._worker.site.limits.last_attempt()
+        return self._worker.site.limits.last_attempt(delayed=was_delayed(self.delivery))
 
     @property
     def enqueued_at(self) -> datetime:

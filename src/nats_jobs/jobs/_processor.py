@@ -24,7 +24,7 @@ from ._emitter import Emitter, logger
 from ._handle import JobHandle
 from ._producer import Enqueued, Producer
 from ._warden import OnUnresponsive, Patience
-from ._worker import Worker
+from ._worker import Worker, check_grace
 
 __all__ = ("JobProcessor", "job_processor")
 
@@ -34,6 +34,8 @@ _STOP_GRACE = 30.0
 _ENQUEUE_TIMEOUT = 20.0
 _UNRESPONSIVE_AFTER = 5.0
 _GIVE_UP_AFTER = 60.0
+# Seconds; what a job does to the loop is told by the job's own event.
+_LONG_HOLD = 1.0
 
 
 class JobProcessor:
@@ -111,10 +113,14 @@ class JobProcessor:
 
     def stop_soon(self, *, grace: float | None = None) -> None:
         """Tell every worker to stop, as `stop` does, without waiting."""
-        _check_grace("grace", grace)
+        check_grace("grace", grace)
         self._stopping = True
         for worker in self._workers:
             worker.ask_to_stop(grace)
+
+    def close(self) -> None:
+        """Start nothing more. Called when the block is left."""
+        self._stopping = True
 
     async def wait_stopped(self) -> None:
         """Wait until every worker has ended."""
@@ -250,15 +256,10 @@ async def job_processor(
         UsageError: an argument that cannot work.
         ConnectFailed, AuthorizationFailed: no server, or it does not accept us.
     """
-    _check_grace("stop_grace", stop_grace)
-    if not 0 < enqueue_timeout < math.inf:
-        raise UsageError(f"enqueue_timeout is {enqueue_timeout!r}; seconds above 0 are needed")
-
-    if on_unresponsive not in ("wait", "fail"):
-        raise UsageError(f"on_unresponsive is {on_unresponsive!r}; 'wait' or 'fail' is needed")
-
-    _check_grace("unresponsive_after", unresponsive_after)
-    _check_grace("give_up_after", give_up_after)
+    _check_arguments(
+        stop_grace, unresponsive_after, give_up_after, enqueue_timeout, on_event, on_unresponsive
+    )
+    signals = _checked_signals(stop_signals)
     patience = Patience(unresponsive_after, give_up_after, on_unresponsive)
     emitter = Emitter(on_event)
     try:
@@ -273,21 +274,24 @@ async def job_processor(
                         patience=patience,
                         enqueue_timeout=enqueue_timeout,
                     )
-                    async with _stopped_by(processor, tuple(stop_signals)):
-                        yield processor
-                        await processor.wait_stopped()
+                    async with _stopped_by(processor, signals):
+                        try:
+                            yield processor
+                            await processor.wait_stopped()
+                        finally:
+                            processor.close()
     finally:
         emitter.close()
 
 
 @asynccontextmanager
-async def _stopped_by(processor: JobProcessor, signals: tuple[int, ...]) -> AsyncIterator[None]:
+async def _stopped_by(processor: JobProcessor, signals: tuple[signal.Signals, ...]) -> AsyncIterator[None]:
     if not signals:
         yield
         return
 
     async with anyio.create_task_group() as group:
-        with anyio.open_signal_receiver(*map(signal.Signals, signals)) as received:
+        with anyio.open_signal_receiver(*signals) as received:
 
             async def obey() -> None:
                 grace: float | None = None
@@ -323,11 +327,45 @@ class _LinkEvents:
         logger.warning("%s says: %s", server, text)
 
     def loop_held(self, seconds: float) -> None:
+        if seconds < _LONG_HOLD:
+            return
+
         logger.warning("the event loop was held up for %.1f s; a blocking call in a job?", seconds)
 
 
-def _check_grace(name: str, grace: Any) -> None:
-    if grace is not None and (
-        isinstance(grace, bool) or not isinstance(grace, int | float) or not grace >= 0
+def _check_arguments(
+    stop_grace: Any,
+    unresponsive_after: Any,
+    give_up_after: Any,
+    enqueue_timeout: Any,
+    on_event: Any,
+    on_unresponsive: Any,
+) -> None:
+    for name, seconds in (
+        ("stop_grace", stop_grace),
+        ("unresponsive_after", unresponsive_after),
+        ("give_up_after", give_up_after),
+        ("enqueue_timeout", enqueue_timeout),
     ):
-        raise UsageError(f"{name} is {grace!r}; seconds, 0 or more, are needed (math.inf waits for ever)")
+        if seconds is None:
+            raise UsageError(f"{name} is None; seconds are needed")
+
+        check_grace(name, seconds)
+
+    if not 0 < enqueue_timeout < math.inf:
+        raise UsageError(f"enqueue_timeout is {enqueue_timeout!r}; seconds above 0 are needed")
+
+    if on_event is not None and not callable(on_event):
+        raise UsageError(f"on_event is {on_event!r}; a function that takes the event is needed")
+
+    if on_unresponsive not in ("wait", "fail"):
+        raise UsageError(f"on_unresponsive is {on_unresponsive!r}; 'wait' or 'fail' is needed")
+
+
+def _checked_signals(stop_signals: Any) -> tuple[signal.Signals, ...]:
+    try:
+        return tuple(signal.Signals(number) for number in stop_signals)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"stop_signals is {stop_signals!r}; several are needed, such as (SIGINT, SIGTERM)"
+        ) from None

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 
 from ..codecs import MSGPACK, Codec
 from ..errors import EnqueueFailed, UsageError
 from ..jetstream import Publication, publish, publish_many
-from ..units import utc_text
 from ..wire import Connection, HeaderInput, check_publish_subject, encode_headers, unique_token
 from ._definition import JobDef
+from ._not_before import NOT_BEFORE, not_before
 
-__all__ = ("NOT_BEFORE", "Enqueued", "Producer")
+__all__ = ("Enqueued", "Producer")
 
 T = TypeVar("T")
-
-NOT_BEFORE = "Nats-Jobs-Not-Before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class Producer:
         subject: str | None,
     ) -> Enqueued:
         destination = _Destination.of(target, subject)
-        publication = destination.publication(payload, id, _not_before(delay, at), headers)
+        publication = destination.publication(payload, id, not_before(delay, at), headers)
         ack = await publish(self._connection, publication, timeout=self._timeout)
         return Enqueued(ack.stream, ack.sequence, ack.duplicate)
 
@@ -66,7 +64,7 @@ class Producer:
     ) -> list[Enqueued]:
         destination = _Destination.of(target, subject)
         # All are encoded before the first is sent: a bad one must not leave half of them enqueued.
-        publications = list(destination.publications(payloads, ids, _not_before(delay, at), headers))
+        publications = list(destination.publications(payloads, ids, not_before(delay, at), headers))
         acks, failures = await publish_many(self._connection, publications, timeout=self._timeout)
         if failures:
             raise EnqueueFailed(dict(sorted(failures.items())), len(publications))
@@ -95,15 +93,15 @@ class _Destination:
         return cls(check_publish_subject(target), None, MSGPACK)
 
     def publication(
-        self, payload: object, id: str | None, not_before: str | None, headers: HeaderInput | None
+        self, payload: object, id: str | None, wait_until: str | None, headers: HeaderInput | None
     ) -> Publication:
-        return Publication(self.subject, self._block(id, not_before, headers), self.codec.encode(payload))
+        return Publication(self.subject, self._block(id, wait_until, headers), self.codec.encode(payload))
 
     def publications(
         self,
         payloads: Iterable[object],
         ids: Sequence[str] | None,
-        not_before: str | None,
+        wait_until: str | None,
         headers: HeaderInput | None,
     ) -> Iterator[Publication]:
         encode = self.codec.encode
@@ -113,7 +111,7 @@ class _Destination:
 
         # The headers of all are the same but for the id; building the block once is most of the speed.
         stem = unique_token()
-        before, _, after = self._block(stem, not_before, headers).partition(stem.encode())
+        before, _, after = self._block(stem, wait_until, headers).partition(stem.encode())
         for position, payload in enumerate(payloads):
             id = ids[position] if ids is not None else f"{stem}{position:x}"
             if ids is not None:
@@ -121,7 +119,7 @@ class _Destination:
 
             yield Publication(self.subject, b"%b%b%b" % (before, id.encode(), after), encode(payload))
 
-    def _block(self, id: str | None, not_before: str | None, headers: HeaderInput | None) -> bytes:
+    def _block(self, id: str | None, wait_until: str | None, headers: HeaderInput | None) -> bytes:
         theirs = _checked(headers)
         ours: dict[str, str | Sequence[str]] = {
             "Nats-Msg-Id": unique_token() if id is None else _check_id(id),
@@ -130,8 +128,8 @@ class _Destination:
         if self.stream is not None:
             ours["Nats-Expected-Stream"] = self.stream
 
-        if not_before is not None:
-            ours[NOT_BEFORE] = not_before
+        if wait_until is not None:
+            ours[NOT_BEFORE] = wait_until
 
         return encode_headers(ours | theirs)
 
@@ -172,30 +170,3 @@ def _checked(headers: Any) -> dict[str, str | Sequence[str]]:
         raise UsageError("headers: Nats-Msg-Id is what id stands for; give it there")
 
     return dict(headers)
-
-
-def _not_before(delay: Any, at: Any) -> str | None:
-    if delay is not None and at is not None:
-        raise UsageError("delay and at together; give one of them")
-
-    if delay is not None:
-        at = _after(delay)
-
-    if at is None:
-        return None
-
-    if not isinstance(at, datetime) or at.tzinfo is None:
-        raise UsageError(f"at is {at!r}; a datetime with a time zone is needed, such as datetime.now(UTC) is")
-
-    return utc_text(at)
-
-
-def _after(delay: Any) -> datetime:
-    try:
-        if not isinstance(delay, bool) and delay >= 0:
-            return datetime.now(UTC) + timedelta(seconds=delay)
-    except (TypeError, ValueError, OverflowError):
-        # Not a number, or beyond the year 9999.
-        pass
-
-    raise UsageError(f"delay is {delay!r}; a finite number of seconds, 0 or more, is needed")

@@ -19,7 +19,7 @@ from ._emitter import logger
 from ._endings import Cancelled, Done, Ending, Failed, Interrupted, Lost, Rejected, Snoozed
 from ._lease import Lease, LeaseBook
 from ._limits import Limits
-from ._producer import NOT_BEFORE
+from ._not_before import was_delayed
 from ._reasons import CancelReason
 from ._reporter import Reporter
 
@@ -106,7 +106,7 @@ class Settler:
 
         self._counts.failed += 1
         delivery = lease.delivery
-        exhausted = delivery.attempt >= self._limits.last_attempt(delayed=_was_delayed(delivery))
+        exhausted = delivery.attempt >= self._limits.last_attempt(delayed=was_delayed(delivery))
         delay = None if exhausted else self._delay(ending, delivery.attempt)
         self._tell_failure(delivery, ending.error, delay, started)
         if delay is None:
@@ -196,7 +196,3 @@ class Settler:
         duration = self._clock() - started
         expected = self._defn.expected
         return duration, max(0.0, duration - expected) if expected is not None else 0.0
-
-
-def _was_delayed(delivery: Delivery) -> bool:
-    return delivery.has_headers and NOT_BEFORE in delivery.headers

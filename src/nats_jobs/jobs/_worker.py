@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
 
 from .._clock import running_clock
 from .._groups import outliving_group
-from ..errors import ConsumerGone
+from ..errors import ConsumerGone, UsageError
 from ..events import LeaseLost, LoopBlocked, NoAck, Pull, Start, Stop, Working
 from ..jetstream import Puller, ServerConfig
 from ..wire import Connection
@@ -41,7 +41,7 @@ from ._warden import Warden
 if TYPE_CHECKING:
     from ._processor import JobProcessor
 
-__all__ = ("Worker", "WorkerStatistics")
+__all__ = ("Worker", "WorkerStatistics", "check_grace")
 
 T = TypeVar("T")
 
@@ -103,6 +103,7 @@ class Worker(Generic[T]):
         """
         try:
             if self._stop_asked.is_set():
+                task_status.started()
                 return
 
             self.site = await set_up(ServerConfig(self.processor.js), self.defn)
@@ -213,7 +214,12 @@ class Worker(Generic[T]):
     # Stopping...
 
     def ask_to_stop(self, grace: float | None = None) -> None:
-        """Begin to stop; a later call can only shorten the grace."""
+        """Begin to stop; a later call can only shorten the grace.
+
+        Raises:
+            UsageError: the grace is no number of seconds.
+        """
+        check_grace("grace", grace)
         ends = anyio.current_time() + (self._grace if grace is None else grace)
         self._grace_ends = min(self._grace_ends, ends)
         self._grace_scope.deadline = self._grace_ends
@@ -274,3 +280,11 @@ class Worker(Generic[T]):
     def not_confirmed(self, lease: Lease, why: str) -> None:
         answer = (lease.answer or b"").split(b" ")[0].decode().lstrip("+-").lower()
         self._report.job(NoAck, lease.delivery, settlement=answer, why=why)
+
+
+def check_grace(name: str, grace: Any) -> None:
+    """Refuse what is no number of seconds, 0 or more, and not None."""
+    if grace is not None and (
+        isinstance(grace, bool) or not isinstance(grace, int | float) or not grace >= 0
+    ):
+        raise UsageError(f"{name} is {grace!r}; seconds, 0 or more, are needed (math.inf waits for ever)")

@@ -1,12 +1,7 @@
 """A native AnyIO client for the NATS protocol. Usable by itself; knows nothing of jobs."""
 
-from ._connection import (
-    Connection as Connection,
-    LinkWatcher as LinkWatcher,
-    Statistics as Statistics,
-    answer_of as answer_of,
-    connect as connect,
-)
+from ._connect import connect as connect
+from ._connection import Connection as Connection
 from ._messages import (
     HeaderInput as HeaderInput,
     Headers as Headers,
@@ -16,13 +11,15 @@ from ._messages import (
 )
 from ._options import ConnectOptions as ConnectOptions, Options as Options
 from ._parser import Parser as Parser
-from ._requests import OnReply as OnReply, Reply as Reply
+from ._requests import OnReply as OnReply, Reply as Reply, answer_of as answer_of
+from ._statistics import Statistics as Statistics
 from ._subjects import (
     check_publish_subject as check_publish_subject,
     check_subscribe_subject as check_subscribe_subject,
     unique_token as unique_token,
 )
 from ._subscription import Subscription as Subscription
+from ._watcher import LinkWatcher as LinkWatcher
 
 __all__ = (
     "ConnectOptions",

@@ -1,95 +1,34 @@
-"""The connection: one link after the other, and what outlives them (subscriptions, the request books).
-
-Task tree, inside the group of `connect`::
-
-    keep_linked          runs a link until it breaks, then connects to the next server
-      └─ Link.run        reader, writer, keepalive
-    pulse                honest receipt times
-"""
+"""The connection, as its users see it: publish, subscribe, ask, drain."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, Unpack
+from typing import Any
 
 import anyio
 from anyio.abc import TaskStatus
 
-from .._groups import outliving_group, unwrapped
-from ..errors import (
-    AuthorizationFailed,
-    ConnectFailed,
-    ConnectionClosed,
-    ConnectionLost,
-    MissingExtra,
-    NatsJobsError,
-    NoResponders,
-    PayloadTooLarge,
-    PermissionDenied,
-    RequestTimeout,
-    ServerRefused,
-    UsageError,
-)
+from ..errors import ConnectionLost, NatsJobsError, PayloadTooLarge, RequestTimeout, ServerRefused
 from . import _commands
-from ._handshake import greet
+from ._interests import Interest, Interests, ignore, nothing
 from ._link import Link
 from ._messages import HeaderInput, Msg, encode_headers
-from ._options import ConnectOptions, Options, server_urls
-from ._parser import Err, Frame, Info, Ping, Pong
-from ._pulse import Pulse
-from ._requests import OnReply, Reply, Requests
-from ._servers import ServerPool
-from ._subjects import check_publish_subject, check_queue, check_subscribe_subject, unique_token
+from ._options import Options
+from ._requests import OnReply, Requests, Waiter, answer_of
+from ._statistics import Statistics
+from ._subjects import check_line, check_publish_subject, check_queue, check_subscribe_subject, unique_token
 from ._subscription import Subscription
+from ._uplink import Uplink
+from ._watcher import LinkWatcher
 
-__all__ = ("Connection", "LinkWatcher", "Statistics", "connect")
+__all__ = ("Connection",)
 
 _REQUEST_TIMEOUT = 5.0
 _FLUSH_TIMEOUT = 10.0
+_PUBLISH_TIMEOUT = 10.0
 _MAX_MESSAGES = 65536
-
-
-class LinkWatcher(Protocol):
-    """Told about the link, in the connection's tasks; must return at once."""
-
-    def link_up(self, server: str, reconnects: int) -> None: ...
-
-    def link_down(self, server: str, why: str) -> None: ...
-
-    def server_error(self, server: str, text: str) -> None: ...
-
-    def loop_held(self, seconds: float) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Statistics:
-    """Counts since the connection was opened. `round_trip` is that of the last flush, in seconds."""
-
-    messages_in: int
-    messages_out: int
-    bytes_in: int
-    bytes_out: int
-    reconnects: int
-    round_trip: float | None
-
-
-def _ignore(error: Exception) -> None:
-    pass
-
-
-def _nothing() -> None:
-    pass
-
-
-@dataclass
-class _Interest:
-    subject: str
-    queue: str
-    sink: Callable[[Msg], None]
-    fail: Callable[[Exception], None] = _ignore
-    renewed: Callable[[], None] = _nothing
+_MAX_BYTES = 64 * 1024 * 1024
 
 
 class Connection:
@@ -98,97 +37,132 @@ class Connection:
     Made by `connect`. All methods may be called from any task of the same event loop.
     """
 
-    def __init__(self, urls: Sequence[str], options: Options, watcher: LinkWatcher | None = None) -> None:
+    def __init__(self, urls: Sequence[str], options: Options, watcher: LinkWatcher) -> None:
         self._options = options
-        self._pool = ServerPool(urls, options)
-        self._watcher = watcher
-        self._pulse = Pulse(watcher.loop_held if watcher else None)
         self._requests = Requests(options.inbox_prefix)
-        # Numbers are never used twice, so a late message for an old one cannot be taken for a new one's.
-        self._last_sid = 1
-        self._interests = {1: _Interest(self._requests.subject, "", self._requests.deliver)}
-        self._link: Link | None = None
-        self._linked = anyio.Event()
-        self._closed: Exception | None = None
-        self._pongs: list[Callable[[ConnectionLost | None], None]] = []
-        self._messages_in = self._messages_out = 0
-        self._bytes_in = self._bytes_out = 0
-        self._reconnects = 0
-        self._round_trip: float | None = None
-        self.server_info: dict[str, Any] = {}
+        self._interests = Interests(
+            Interest(self._requests.subject, "", self._requests.deliver, self._requests.bar)
+        )
+        self._uplink = Uplink(urls, options, watcher, self._interests, self._requests)
+        self._subscriptions: dict[int, Subscription] = {}
+        self._messages_out = 0
+
+    # What there is to know...
 
     @property
     def connected(self) -> bool:
         """Whether the link is up now."""
-        return self._link is not None
+        return self._uplink.link is not None
+
+    @property
+    def server_info(self) -> dict[str, Any]:
+        """What the server says of itself, by the names of the INFO message. Kept while the link is down."""
+        return self._uplink.info
 
     @property
     def max_payload(self) -> int:
         """Most bytes of headers and payload together that the server takes."""
-        return int(self.server_info.get("max_payload", 1024 * 1024))
-
-    @property
-    def arrived_after(self) -> float:
-        """A moment on the monotonic clock, not later than the arrival of any message that is delivered now."""
-        return self._pulse.arrived_after
+        return self._uplink.max_payload
 
     @property
     def reconnects(self) -> int:
         """How often the link came back. A number that changed means that server-side state of the old link is gone."""
-        return self._reconnects
+        return self._uplink.reconnects
+
+    @property
+    def arrived_after(self) -> float:
+        """A moment on the monotonic clock, not later than the sending of any message that is delivered now.
+
+        It lags by `sharpen_pulse`'s period and the round trip, from the first time it was read.
+        """
+        self._uplink.pulse.wanted = True
+        return self._uplink.pulse.arrived_after
 
     def sharpen_pulse(self, period: float) -> None:
-        """Let `arrived_after` lag by at most twice `period` seconds. It only ever becomes sharper."""
-        self._pulse.period = min(self._pulse.period, period)
+        """Let `arrived_after` lag by at most twice `period` seconds and a round trip. It only ever becomes sharper."""
+        self._uplink.pulse.wanted = True
+        self._uplink.pulse.period = min(self._uplink.pulse.period, period)
 
     def statistics(self) -> Statistics:
         """Return the counts so far."""
-        link = self._link
         return Statistics(
-            messages_in=self._messages_in,
+            messages_in=self._interests.messages_in,
             messages_out=self._messages_out,
-            bytes_in=self._bytes_in + (link.bytes_in if link else 0),
-            bytes_out=self._bytes_out + (link.bytes_out if link else 0),
-            reconnects=self._reconnects,
-            round_trip=self._round_trip,
+            bytes_in=self._uplink.bytes_in,
+            bytes_out=self._uplink.bytes_out,
+            reconnects=self._uplink.reconnects,
+            round_trip=self._uplink.round_trip,
         )
 
     def new_inbox(self) -> str:
         """Return a subject that nobody else uses."""
         return f"{self._options.inbox_prefix}.{unique_token()}"
 
+    async def wait_connected(self) -> None:
+        """Wait until the link is up.
+
+        Raises:
+            ConnectionClosed, ConnectFailed: it never will be.
+        """
+        await self._uplink.wait()
+
     # Publishing...
 
     async def publish(
-        self, subject: str, data: bytes = b"", reply: str = "", headers: HeaderInput | None = None
+        self,
+        subject: str,
+        data: bytes = b"",
+        reply: str = "",
+        headers: HeaderInput | None = None,
+        *,
+        timeout: float = _PUBLISH_TIMEOUT,
     ) -> None:
         """Send a message, at most once: it is gone when the link breaks before it left.
 
-        Waits while the link is down or its send buffer is full; otherwise it does not give way to other
-        tasks. Cancelling it before it returns means that nothing was sent, or the whole message.
+        Waits while the link is down (at most `timeout` seconds), and while more than `pending_size` bytes
+        are queued. Besides, it gives way to other tasks for every 64 KiB that it queues, and not for each
+        message: so a loop of publishing shares the event loop, and is cancelled there. Cancelling it means
+        that nothing was sent, or the whole message.
 
         Raises:
-            BadSubject, PayloadTooLarge: nothing was sent.
+            BadSubject, PayloadTooLarge, ServerRefused: nothing was sent, and never can be.
+            ConnectionLost: there was no link for `timeout` seconds; nothing was sent.
             ConnectionClosed, ConnectFailed: the connection has ended.
         """
         check_publish_subject(subject)
         if reply:
             check_publish_subject(reply)
+            check_line(subject, reply)
 
         block = encode_headers(headers) if headers else b""
-        link = self._link or await self._wait_linked()
-        self._put(link, subject, reply, block, data)
-        if link.crowded:
-            await link.wait_room()
+        link = self._uplink.link or await self._uplink.wait_for(timeout)
+        if self._put(link, subject, reply, block, data):
+            await link.give_way()
 
     def send(self, subject: str, reply: str, block: bytes, data: bytes) -> None:
         """Queue one message without waiting or checking the subject. For protocol replies such as acks.
 
+        The caller bounds how many it sends: nothing holds it back.
+
         Raises:
             ConnectionLost: there is no link now. Nothing was queued.
-            PayloadTooLarge: nothing was queued.
+            PayloadTooLarge, ServerRefused: nothing was queued, and never can be.
         """
-        self._put(self._require_link(), subject, reply, block, data)
+        self._put(self._uplink.require(), subject, reply, block, data)
+
+    def _put(self, link: Link, subject: str, reply: str, block: bytes, data: bytes) -> bool:
+        size = len(block) + len(data)
+        if size > self._uplink.max_payload:
+            raise PayloadTooLarge(subject, size, self._uplink.max_payload)
+
+        if block and not link.takes_headers:
+            # It would close the connection without a word (NATS.md 1.4).
+            raise ServerRefused(str(link.server), "it takes no headers (no_header_support)")
+
+        self._messages_out += 1
+        return link.write(_commands.publish(subject, reply, block, data))
+
+    # Asking...
 
     def ask(self, subject: str, data: bytes, on_reply: OnReply, block: bytes = b"") -> str:
         """Queue a request and return its reply subject at once. The subject is not checked.
@@ -198,13 +172,13 @@ class Connection:
 
         Raises:
             ConnectionLost: there is no link now. Nothing was queued and `on_reply` will not be called.
-            PayloadTooLarge: nothing was queued.
+            PayloadTooLarge, ServerRefused, PermissionDenied: likewise, and it never can be.
         """
-        link = self._require_link()
+        link = self._uplink.require()
         reply = self._requests.open(subject, on_reply)
         try:
             self._put(link, subject, reply, block, data)
-        except PayloadTooLarge:
+        except NatsJobsError:
             self._requests.forget(reply)
             raise
 
@@ -228,17 +202,17 @@ class Connection:
             NoResponders: nobody listens there.
             RequestTimeout: no reply in time; the outcome is unknown.
             ConnectionLost: the link broke meanwhile; the outcome is unknown.
-            PermissionDenied: the server does not let us publish there.
-            BadSubject, PayloadTooLarge, ConnectionClosed: nothing was sent.
+            PermissionDenied: the server does not let us publish there, or listen for the reply.
+            BadSubject, PayloadTooLarge, ServerRefused, ConnectionClosed: nothing was sent.
         """
         check_publish_subject(subject)
         block = encode_headers(headers) if headers else b""
-        waiter = _Waiter()
+        waiter = Waiter()
         reply_subject = ""
         try:
             with anyio.move_on_after(timeout):
-                if self._link is None:
-                    await self._wait_linked()
+                if self._uplink.link is None:
+                    await self._uplink.wait()
 
                 reply_subject = self.ask(subject, data, waiter.answer, block)
                 await waiter.answered.wait()
@@ -248,7 +222,9 @@ class Connection:
         if waiter.reply is None:
             raise RequestTimeout(subject, timeout)
 
-        return answer_of(waiter.reply, subject)
+        answer = answer_of(waiter.reply, subject)
+        answer._connection = self
+        return answer
 
     async def flush(self, timeout: float = _FLUSH_TIMEOUT) -> None:
         """Wait until the server has taken everything that was sent before.
@@ -256,6 +232,7 @@ class Connection:
         Raises:
             ConnectionLost: the link broke meanwhile.
             RequestTimeout: no answer within `timeout` seconds.
+            ConnectionClosed, ConnectFailed: the connection has ended.
         """
         outcome: list[ConnectionLost | None] = []
         answered = anyio.Event()
@@ -265,10 +242,8 @@ class Connection:
             answered.set()
 
         with anyio.move_on_after(timeout):
-            link = self._link or await self._wait_linked()
-            started = anyio.current_time()
-            self._pongs.append(on_pong)
-            link.write(_commands.PING)
+            link = self._uplink.link or await self._uplink.wait()
+            link.ping(on_pong)
             await answered.wait()
 
         if not outcome:
@@ -277,61 +252,41 @@ class Connection:
         if outcome[0] is not None:
             raise outcome[0]
 
-        self._round_trip = anyio.current_time() - started
-
-    def _require_link(self) -> Link:
-        if self._link is None:
-            raise self._closed or ConnectionLost(str(self._pool), "reconnecting")
-
-        return self._link
-
-    def _put(self, link: Link, subject: str, reply: str, block: bytes, data: bytes) -> None:
-        size = len(block) + len(data)
-        if size > self.max_payload:
-            raise PayloadTooLarge(subject, size, self.max_payload)
-
-        self._messages_out += 1
-        link.write(_commands.publish(subject, reply, block, data))
-
-    async def wait_connected(self) -> None:
-        """Wait until the link is up.
-
-        Raises:
-            ConnectionClosed, ConnectFailed: it never will be.
-        """
-        await self._wait_linked()
-
-    async def _wait_linked(self) -> Link:
-        while self._link is None:
-            if self._closed is not None:
-                raise self._closed
-
-            await self._linked.wait()
-
-        return self._link
-
-    # Subscribing...
+    # Listening...
 
     @asynccontextmanager
     async def subscribe(
-        self, subject: str, queue: str = "", *, max_messages: int = _MAX_MESSAGES
+        self,
+        subject: str,
+        queue: str = "",
+        *,
+        max_messages: int = _MAX_MESSAGES,
+        max_bytes: int = _MAX_BYTES,
     ) -> AsyncIterator[Subscription]:
         """Receive the messages of `subject`, as long as the block lasts.
+
+        The server is told at once, but not waited for: `flush` before somebody else may publish.
 
         Args:
             subject: may have wildcards.
             queue: with others of the same name, each message goes to one of them.
             max_messages: the size of the mailbox; see `Subscription` for what happens when it is full.
+            max_bytes: the same, in bytes of headers and payload.
 
         Raises:
-            BadSubject: nothing was sent.
+            BadSubject, UsageError: nothing was sent.
         """
-        subscription = Subscription(self, check_subscribe_subject(subject), check_queue(queue), max_messages)
-        subscription.sid = self.listen(subject, subscription.deliver, queue=queue, fail=subscription.fail)
+        check_line(check_subscribe_subject(subject), check_queue(queue))
+        subscription = Subscription(self, subject, queue, max_messages, max_bytes)
+        sid = self.listen(subject, subscription.deliver, queue=queue, fail=subscription.fail)
+        subscription.sid = sid
+        self._subscriptions[sid] = subscription
         try:
             yield subscription
         finally:
-            self.drop(subscription.sid)
+            self._subscriptions.pop(sid, None)
+            self.drop(sid)
+            subscription.end()
 
     def listen(
         self,
@@ -339,299 +294,63 @@ class Connection:
         sink: Callable[[Msg], None],
         *,
         queue: str = "",
-        fail: Callable[[Exception], None] = _ignore,
-        renewed: Callable[[], None] = _nothing,
+        fail: Callable[[Exception], None] = ignore,
+        renewed: Callable[[], None] = nothing,
+        asks: str = "",
     ) -> int:
         """Subscribe with a function; return the number to `drop`. For the library's own use.
 
-        `sink` is called in the reader's task for each message; it must return at once and not raise.
-        `fail` is called when the server refuses the subscription or the connection ends, `renewed` when it
-        was made again on another link: what the old link's server held for it is gone.
+        `sink` is called in the reader's task for each message; it must return at once and not raise: what it
+        raises ends the connection and comes out of `connect`. `fail` is called when the server refuses the
+        subscription or the connection ends, `renewed` when it was made again on another link: what the old
+        link's server held for it is gone. `asks` is where the messages are asked for with `send`: when the
+        server refuses a publish to that, `fail` is called, too.
         """
-        self._last_sid += 1
-        sid = self._last_sid
-        self._interests[sid] = _Interest(subject, queue, sink, fail, renewed)
-        if self._link is not None:
-            self._link.write(_commands.subscribe(subject, queue, sid))
+        sid = self._interests.add(Interest(subject, queue, sink, fail, renewed, asks), self._uplink.link)
+        if self._uplink.closed is not None:
+            self._interests.refuse(sid, self._uplink.closed)
 
         return sid
 
     def drop(self, sid: int, *, keep: bool = False) -> None:
-        """Unsubscribe. With `keep`, messages that are already under way still reach the sink."""
-        known = sid in self._interests
-        if known and self._link is not None:
-            self._link.write(_commands.unsubscribe(sid))
-
-        if not keep:
-            self._interests.pop(sid, None)
+        """Unsubscribe. With `keep`, messages that are already under way still reach the sink, until dropped without."""
+        self._interests.drop(sid, self._uplink.link, keep=keep)
 
     async def drain(self) -> None:
         """End every subscription after what was already sent to it, and wait until all we sent has arrived.
 
-        The connection stays open until its block is left. At most `drain_timeout` seconds.
+        The connection stays open until its block is left. At most `drain_timeout` seconds. Cancelling it
+        ends the subscriptions all the same.
 
         Raises:
             ConnectionLost, RequestTimeout: the server did not confirm.
         """
-        subscriptions = [
-            (sid, interest.sink.__self__)
-            for sid, interest in self._interests.items()
-            if isinstance(getattr(interest.sink, "__self__", None), Subscription)
-        ]
-        for sid, _ in subscriptions:
+        leaving, self._subscriptions = self._subscriptions, {}
+        for sid in leaving:
             self.drop(sid, keep=True)
 
         try:
             await self.flush(self._options.drain_timeout)
         finally:
-            for sid, subscription in subscriptions:
+            for sid, subscription in leaving.items():
                 self.drop(sid)
                 subscription.end()
 
-    # What the link brings...
+    # Its tasks, for `connect`...
 
-    def _handle(self, frame: Frame) -> None:
-        if type(frame) is Msg:
-            self._messages_in += 1
-            interest = self._interests.get(frame.sid)
-            if interest is not None:
-                interest.sink(frame)
-        else:
-            self._handle_control(frame)
-
-    def _handle_control(self, frame: Frame) -> None:
-        link = self._link
-        assert link is not None
-        match frame:
-            case Ping():
-                link.write(_commands.PONG)
-            case Pong():
-                link.pong_received()
-                if self._pongs:
-                    self._pongs.pop(0)(None)
-            case Info(fields):
-                self._take_info(link, fields)
-            case Err(text):
-                self._take_error(link, text)
-            case _:
-                pass
-
-    def _take_info(self, link: Link, fields: dict[str, Any]) -> None:
-        """Follow what the server says of itself and its cluster (NATS.md 1.1, 1.8)."""
-        self.server_info = self.server_info | fields
-        if "connect_urls" in fields:
-            self._pool.discover(fields["connect_urls"], link.server)
-
-        if fields.get("ldm") and len(self._pool) > 1:
-            link.break_off("the server is in lame duck mode")
-
-    def _take_error(self, link: Link, text: str) -> None:
-        """Report; fail what it is about. Whether the link survives is shown by the socket (NATS.md 1.4)."""
-        if self._watcher is not None:
-            self._watcher.server_error(str(link.server), text)
-
-        lowered = text.lower()
-        subject = text.split('"')[1] if text.count('"') >= 2 else ""
-        if lowered.startswith("permissions violation for subscription"):
-            self._fail_interests(subject, PermissionDenied(subject, text))
-        elif lowered.startswith("permissions violation for publish"):
-            self._requests.refuse(subject, PermissionDenied(subject, text))
-        elif lowered.startswith(("invalid subject", "maximum subscriptions exceeded")):
-            # The text does not say which one; the newest is the one just asked for.
-            self._interests[self._last_sid].fail(ServerRefused(str(link.server), text))
-
-    def _fail_interests(self, subject: str, error: PermissionDenied) -> None:
-        for interest in list(self._interests.values()):
-            if interest.subject == subject:
-                interest.fail(error)
-
-    # One link after the other...
+    async def keep_linked(self, *, task_status: TaskStatus[None]) -> None:
+        """Connect, and connect again, until cancelled. Raises when no server is left to try."""
+        await self._uplink.run(task_status=task_status)
 
     async def beat(self) -> None:
         """Keep `arrived_after` honest, until cancelled."""
-        await self._pulse.beat()
-
-    async def keep_linked(self, *, task_status: TaskStatus[None]) -> None:
-        """Connect, and connect again, until cancelled.
-
-        Raises:
-            ConnectFailed, AuthorizationFailed: no server is left to try. Raised through `task_status` the first time.
-        """
-        try:
-            link = await self._dial(first=True)
-            task_status.started()
-            while True:
-                why = await link.run()
-                self._link_down(link, why)
-                if not self._options.allow_reconnect:
-                    raise ConnectionLost(str(link.server), why)
-
-                link = await self._dial(first=False)
-                self._reconnects += 1
-                self._link_up(link)
-        except NatsJobsError as error:
-            self._end(error)
-            raise
-        finally:
-            self._end(ConnectionClosed())
-
-    async def _dial(self, *, first: bool) -> Link:
-        """Try one server after the other. The first time, one round; later until one answers or all were given up."""
-        failures: dict[str, Exception] = {}
-        while True:
-            turn = self._pool.next()
-            if turn is None or (first and turn[1] > 0):
-                raise _none_left(failures)
-
-            server, wait = turn
-            await anyio.sleep(wait)
-            try:
-                greeted = await greet(server, self._options)
-            except AuthorizationFailed as error:
-                self._pool.failed(server, error.text)
-                failures[str(server)] = error
-            except (OSError, NatsJobsError) as error:
-                if first and isinstance(error, UsageError | MissingExtra):
-                    # Later it may be a file that is just being renewed.
-                    raise
-
-                self._pool.failed(server)
-                failures[str(server)] = error
-            else:
-                self._pool.connected(server)
-                # Servers before 2.11 say it here only, unless it changes.
-                self._pool.discover(greeted.info.get("connect_urls"), server)
-                link = Link(greeted, self._options, self._pulse, self._handle)
-                self.server_info = greeted.info
-                if first:
-                    self._link_up(link)
-
-                return link
-
-    def _link_up(self, link: Link) -> None:
-        self._link = link
-        self._pulse.restart()
-        for sid, interest in self._interests.items():
-            link.write(_commands.subscribe(interest.subject, interest.queue, sid))
-
-        self._linked.set()
-        for interest in list(self._interests.values()):
-            interest.renewed()
-
-        if self._watcher is not None:
-            self._watcher.link_up(str(link.server), self._reconnects)
-
-    def _link_down(self, link: Link, why: str) -> None:
-        self._link = None
-        self._linked = anyio.Event()
-        self._bytes_in += link.bytes_in
-        self._bytes_out += link.bytes_out
-        self._fail_waiting(ConnectionLost(str(link.server), why))
-        if self._watcher is not None:
-            self._watcher.link_down(str(link.server), why)
-
-    def _fail_waiting(self, error: ConnectionLost) -> None:
-        pongs, self._pongs = self._pongs, []
-        for on_pong in pongs:
-            on_pong(error)
-
-        self._requests.fail_all(error)
-
-    def _end(self, error: Exception) -> None:
-        """Nothing can come any more: everybody who waits is told why."""
-        if self._closed is not None:
-            return
-
-        self._closed = error
-        if self._link is not None:
-            self._link = None
-            self._fail_waiting(ConnectionLost(str(self._pool), "closed on this side"))
-
-        self._linked.set()
-        for interest in self._interests.values():
-            interest.fail(error)
+        await self._uplink.beat()
 
     async def wind_down(self) -> None:
         """Let what is queued leave, at most `drain_timeout` seconds. Never raises."""
-        if self._link is not None:
+        if self.connected:
             try:
                 await self.flush(self._options.drain_timeout)
             except NatsJobsError:
                 # The link is gone or stuck: what is queued cannot leave, and the connection ends anyhow.
                 pass
-
-
-class _Waiter:
-    __slots__ = ("answered", "reply")
-
-    def __init__(self) -> None:
-        self.answered = anyio.Event()
-        self.reply: Reply | None = None
-
-    def answer(self, reply: Reply) -> None:
-        self.reply = reply
-        self.answered.set()
-
-
-def answer_of(reply: Reply, subject: str) -> Msg:
-    """Return the message, or raise what it stands for."""
-    if not isinstance(reply, Msg):
-        raise reply
-
-    if not reply.data and reply.status == 503:
-        raise NoResponders(subject)
-
-    return reply
-
-
-def _none_left(failures: dict[str, Exception]) -> NatsJobsError:
-    """Say why no server is left to try: what each of them said last."""
-    last = next(reversed(failures.values()), None)
-    if isinstance(last, AuthorizationFailed) and all(
-        isinstance(error, AuthorizationFailed) for error in failures.values()
-    ):
-        return last
-
-    return ConnectFailed(tuple((server, _reason(error)) for server, error in failures.items()))
-
-
-def _reason(error: Exception) -> str:
-    # These two would name the server once more.
-    return error.text if isinstance(error, AuthorizationFailed | ServerRefused) else str(error)
-
-
-@asynccontextmanager
-async def connect(
-    servers: str | Sequence[str] | None = None,
-    *,
-    watcher: LinkWatcher | None = None,
-    **options: Unpack[ConnectOptions],
-) -> AsyncIterator[Connection]:
-    """Connect to a NATS server; use the connection inside the block.
-
-    Its tasks live in the block. Leaving it sends what is queued (at most `drain_timeout` seconds, also when
-    the block is cancelled) and closes the socket. A broken link is mended in the background; when no server
-    is left to try, the block is cancelled and `ConnectFailed` raised out of it.
-
-    Args:
-        servers: URL or list of URLs; default `$NATS_URL`, else nats://127.0.0.1:4222.
-        watcher: told when the link comes and goes.
-        **options: see `Options`.
-
-    Raises:
-        UsageError: a URL or an option that cannot work.
-        ConnectFailed: no server answered; each was tried once.
-        AuthorizationFailed: the server does not accept who we are.
-    """
-    built = Options.build(options)
-    connection = Connection(server_urls(servers), built, watcher)
-    with unwrapped():
-        # The tasks outlive a cancellation of the block until it is left: those who clean up need the link.
-        async with outliving_group("the connection's block was left") as group:
-            await group.start(connection.keep_linked)
-            group.start_soon(connection.beat)
-            try:
-                yield connection
-            finally:
-                with anyio.move_on_after(built.drain_timeout + 1, shield=True):
-                    await connection.wind_down()

@@ -2,87 +2,174 @@
 
 Frames that were queued on a link die with it: nothing is replayed on the next one, so no frame can
 arrive twice or in halves. Who needs to know whether something arrived asks for a reply.
+
+PINGs are answered in order, so every one has an entry in a book, the keepalive's too. Each SUB is followed
+by one: what the server says against a subscription before that PONG is about this SUB.
 """
 
 from __future__ import annotations
 
 import ssl
+from collections import deque
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
-from ..errors import ProtocolError
+from ..errors import ConnectionLost, ProtocolError
 from . import _commands
 from ._handshake import Greeted
+from ._messages import Msg
 from ._options import Options
-from ._parser import Frame
+from ._parser import Err, Frame, Info, Ping, Pong
 from ._pulse import Pulse
 
-__all__ = ("Link",)
+__all__ = ("Link", "LinkOwner", "OnPong")
 
-_RECEIVE = 65536
+_RECEIVE = 256 * 1024
 # One send at most: so that a slow peer is noticed by the clock of one send, not of megabytes.
 _SEND = 1024 * 1024
+# Queued bytes after which a publisher lets others have a turn, the writer among them.
+_TURN = 64 * 1024
+
+OnPong = Callable[[ConnectionLost | None], None]
+
+
+class LinkOwner(Protocol):
+    """Told by the link what comes in. All are called in its tasks and must return at once."""
+
+    def take_message(self, message: Msg) -> None: ...
+
+    def take_info(self, link: Link, fields: dict[str, Any]) -> None: ...
+
+    def take_error(self, link: Link, text: str) -> None: ...
+
+    def link_broke(self, link: Link, why: str) -> None: ...
+
+
+class _Owed:
+    """A PONG that is to come."""
+
+    __slots__ = ("on_pong", "sent_at", "sid")
+
+    def __init__(self, on_pong: OnPong, sid: int) -> None:
+        self.on_pong = on_pong
+        self.sid = sid
+        self.sent_at = anyio.current_time()
+
+
+def _nobody(error: ConnectionLost | None) -> None:
+    pass
 
 
 class Link:
     """Carries frames both ways until the link breaks. `run` owns its tasks."""
 
-    def __init__(
-        self, greeted: Greeted, options: Options, pulse: Pulse, handle: Callable[[Frame], None]
-    ) -> None:
+    def __init__(self, greeted: Greeted, options: Options, pulse: Pulse, owner: LinkOwner) -> None:
         self.server = greeted.server
+        self.greeting = greeted.info
+        self.takes_headers = bool(greeted.info.get("headers"))
+        self.leaving = anyio.Event()
         self.bytes_in = self.bytes_out = 0
+        self.round_trip: float | None = None
+        self.last_words = ""
         self._stream = greeted.stream
         self._parser = greeted.parser
         self._early = greeted.early
         self._options = options
         self._pulse = pulse
-        self._handle = handle
+        self._owner = owner
         self._queue: list[bytes] = []
         self._queued_bytes = 0
+        self._next_turn = min(_TURN, options.pending_size)
         self._work = anyio.Event()
         self._room: anyio.Event | None = None
-        self._sending_since: float | None = None
+        self._owed: deque[_Owed] = deque()
+        self._sends = 0
+        self._sending = False
         self._heard = True
-        self._pings_out = 0
         self._why: str | None = None
         self._group: TaskGroup | None = None
 
-    def write(self, frame: bytes) -> None:
-        """Queue a whole frame. Never blocks; `wait_room` is the back-pressure."""
+    # Sending...
+
+    def write(self, frame: bytes) -> bool:
+        """Queue a whole frame; return whether the writer should `give_way` now. Never blocks."""
         if not self._queue:
             self._work.set()
 
         self._queue.append(frame)
         self._queued_bytes += len(frame)
+        return self._queued_bytes > self._next_turn
 
-    @property
-    def crowded(self) -> bool:
-        """Whether so much is queued that a publisher should wait."""
-        return self._queued_bytes > self._options.pending_size
+    async def give_way(self) -> None:
+        """Let others have a turn; wait while more than `pending_size` bytes are queued, unless the link breaks."""
+        if self._queued_bytes <= self._options.pending_size:
+            self._next_turn = min(self._queued_bytes + _TURN, self._options.pending_size)
+            await checkpoint()
 
-    async def wait_room(self) -> None:
-        """Wait until the link is not crowded, or broken."""
-        while self.crowded and self._why is None:
+        while self._queued_bytes > self._options.pending_size and self._why is None:
             if self._room is None:
                 self._room = anyio.Event()
 
             await self._room.wait()
 
-    def pong_received(self) -> None:
-        self._pings_out = 0
+    def ping(self, on_pong: OnPong = _nobody) -> None:
+        """Ask for a PONG. `on_pong` is called once: with None when it came, with an error when the link broke."""
+        self._owed.append(_Owed(on_pong, 0))
+        self.write(_commands.PING)
+
+    async def flushed(self) -> None:
+        """Wait until the server has taken everything that was sent before, or the link has broken."""
+        answered = anyio.Event()
+        self.ping(lambda _: answered.set())
+        await answered.wait()
+
+    def feel(self) -> None:
+        """See to it that a PONG is on its way."""
+        if not self._owed:
+            self.ping()
+
+    def subscribe(self, subject: str, queue: str, sid: int) -> None:
+        self._owed.append(_Owed(_nobody, sid))
+        self.write(_commands.subscribe(subject, queue, sid) + _commands.PING)
+
+    def unsubscribe(self, sid: int) -> None:
+        self.write(_commands.unsubscribe(sid))
+
+    @property
+    def subscribing(self) -> int:
+        """The number of the subscription that the server is working on; 0 for none."""
+        return self._owed[0].sid if self._owed else 0
+
+    # Its life...
+
+    @property
+    def why(self) -> str:
+        """Why the link broke."""
+        return self._why or "closed on this side"
 
     def break_off(self, why: str) -> None:
         """End `run` soon. Only the first reason counts."""
-        if self._why is None:
-            self._why = why
-            if self._group is not None:
-                self._group.cancel_scope.cancel(why)
+        if self._why is not None:
+            return
 
-    async def run(self) -> str:
-        """Carry frames until the link breaks, and return why it did. The stream is closed then."""
+        self._why = why
+        if self._group is not None:
+            self._group.cancel_scope.cancel(why)
+
+        self._owner.link_broke(self, why)
+        self.fail_pings(why)
+
+    def fail_pings(self, why: str) -> None:
+        owed, self._owed = self._owed, deque()
+        for entry in owed:
+            entry.on_pong(ConnectionLost(str(self.server), why))
+
+    async def run(self) -> None:
+        """Carry frames until the link breaks. Its owner is told why; the stream is closed then."""
         try:
             async with anyio.create_task_group() as self._group:
                 if self._why is not None:
@@ -92,38 +179,57 @@ class Link:
                 self._group.start_soon(self._write)
                 self._group.start_soon(self._keep_alive)
         finally:
-            self._why = self._why or "closed"
             self._wake_waiting_for_room()
-            await anyio.aclose_forcefully(self._stream)
+            await self.close()
 
-        return self._why
+    async def close(self) -> None:
+        """Close the stream at once, without a word."""
+        await anyio.aclose_forcefully(self._stream)
 
     async def _read(self) -> None:
         try:
             for frame in self._early:
-                self._handle(frame)
+                self._take_control(frame)
 
             await self._read_chunks()
         except anyio.EndOfStream:
-            self.break_off("closed by the server")
+            self.break_off(f"closed by the server{f': {self.last_words}' if self.last_words else ''}")
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError) as error:
-            self.break_off(_cause(error))
+            self.break_off(self.last_words or _cause(error))
         except ProtocolError as error:
             self.break_off(f"protocol error: {error}")
 
     async def _read_chunks(self) -> None:
-        receive, feed, handle, pulse = self._stream.receive, self._parser.feed, self._handle, self._pulse
+        receive, feed, take_message = self._stream.receive, self._parser.feed, self._owner.take_message
         while True:
-            pulse.reading = True
             chunk = await receive(_RECEIVE)
-            pulse.reading = False
             self._heard = True
             self.bytes_in += len(chunk)
             for frame in feed(chunk):
-                handle(frame)
+                if type(frame) is Msg:
+                    take_message(frame)
+                else:
+                    self._take_control(frame)
 
-            if len(chunk) < _RECEIVE:
-                pulse.drained = True
+    def _take_control(self, frame: Frame) -> None:
+        match frame:
+            case Ping():
+                # Before what is queued: a peer that waits for it may give us up while megabytes pass.
+                self._queue.insert(0, _commands.PONG)
+                self._work.set()
+            case Pong() if self._owed:
+                owed = self._owed.popleft()
+                self.round_trip = anyio.current_time() - owed.sent_at
+                self._pulse.answered(owed.sent_at)
+                owed.on_pong(None)
+            case Info(fields):
+                self._owner.take_info(self, fields)
+            case Err(text):
+                self._owner.take_error(self, text)
+            case Msg():
+                self._owner.take_message(frame)
+            case _:
+                pass
 
     async def _write(self) -> None:
         try:
@@ -134,36 +240,43 @@ class Link:
 
                 await self._send_queued()
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError) as error:
-            self.break_off(_cause(error))
+            self.break_off(self.last_words or _cause(error))
 
     async def _send_queued(self) -> None:
         """Send what is queued as one piece, in slices."""
         data = b"".join(self._queue)
         self._queue.clear()
         self._queued_bytes = 0
+        self._next_turn = min(_TURN, self._options.pending_size)
+        self._sending = True
         for start in range(0, len(data), _SEND):
-            self._sending_since = anyio.current_time()
             await self._stream.send(data[start : start + _SEND] if len(data) > _SEND else data)
+            self._sends += 1
 
-        self._sending_since = None
+        self._sending = False
         self.bytes_out += len(data)
         self._wake_waiting_for_room()
 
     async def _keep_alive(self) -> None:
-        """Ping a silent peer; break off when it stays silent, or when a send is stuck (NATS.md 1.5)."""
-        interval = self._options.ping_interval
-        limit = interval * self._options.max_outstanding_pings
+        """Ping the peer; break off when nothing comes for too long, or when a send is stuck (NATS.md 1.5).
+
+        Both are counted in intervals that were seen to pass, not by the clock: a process that was stopped
+        for an hour finds its timers due, and must give the peer its chance first.
+        """
+        interval, most = self._options.ping_interval, self._options.max_outstanding_pings
+        silent = stuck = last_sends = 0
         while True:
             await anyio.sleep(interval)
-            if self._sending_since is not None and anyio.current_time() - self._sending_since > limit:
-                self.break_off(f"a send has been stuck for {limit:g} s")
-            elif self._heard:
-                self._heard, self._pings_out = False, 0
-            elif self._pings_out >= self._options.max_outstanding_pings:
-                self.break_off(f"stale: no answer to {self._pings_out} pings")
+            stuck = stuck + 1 if self._sending and self._sends == last_sends else 0
+            silent = 0 if self._heard else silent
+            last_sends, self._heard = self._sends, False
+            if stuck > most:
+                self.break_off(f"a send has been stuck for {interval * most:g} s")
+            elif silent >= most:
+                self.break_off(f"stale: no answer to {silent} pings")
             else:
-                self._pings_out += 1
-                self.write(_commands.PING)
+                silent += 1
+                self.ping()
 
     def _wake_waiting_for_room(self) -> None:
         if self._room is not None:

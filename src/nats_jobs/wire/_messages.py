@@ -134,7 +134,7 @@ def encode_headers(headers: HeaderInput) -> bytes:
     """Write a header block. Line breaks in a value become a space: they would end the header.
 
     Raises:
-        BadSubject: a name has a character that no header name can have.
+        BadSubject: a name or value has a character that it cannot have.
     """
     if isinstance(headers, bytes):
         return headers
@@ -146,7 +146,12 @@ def encode_headers(headers: HeaderInput) -> bytes:
         if not _KEY.fullmatch(name):
             raise BadSubject(name, "a header name has letters, digits and !#$%&'*+-.^_`|~ only")
 
-        for value in (values,) if isinstance(values, str) else values:
-            lines.append(f"{name}: {_LINE_BREAKS.sub(' ', str.__str__(value))}")
+        each = (values,) if isinstance(values, str) else values
+        lines += [f"{name}: {_LINE_BREAKS.sub(' ', str.__str__(value))}" for value in each]
 
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+    try:
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise BadSubject(
+            error.object[:80], "a header has half a surrogate pair, which no encoding can carry"
+        ) from None

@@ -2,7 +2,7 @@
 
 Strategy: work on the chunk as it came, with `find` and slices, and copy only what becomes part of a
 message. What is left of a chunk when a frame is cut is kept aside; while a payload is incomplete its
-length is known, so further chunks are collected without looking at them.
+length is known, so further chunks are collected without looking at them. At most one message is kept.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Parser:
     """Turns the server's bytes into frames, however they were cut."""
 
     def __init__(self) -> None:
-        self._kept: list[bytes] = []
-        self._kept_bytes = 0
+        # A peer that drips bytes must not make us hold an object for each.
+        self._kept = bytearray()
         self._needed = 0
         self._failure: ProtocolError | None = None
 
@@ -78,12 +78,11 @@ class Parser:
             raise self._failure
 
         if self._kept:
-            self._kept.append(data)
-            self._kept_bytes += len(data)
-            if self._kept_bytes < self._needed:
+            self._kept += data
+            if len(self._kept) < self._needed:
                 return
 
-            data = b"".join(self._kept)
+            data = bytes(self._kept)
             self._kept.clear()
 
         position = 0
@@ -103,8 +102,7 @@ class Parser:
         if position < len(data):
             # `end` is where the frame at `position` will end, as far as is known.
             self._needed = end - position
-            self._kept_bytes = len(data) - position
-            self._kept.append(data[position:])
+            self._kept += data[position:] if position else data
 
     def _next(self, data: bytes, start: int) -> tuple[Frame | None, int]:
         """Return the frame that starts at `start` and where it ends; None, and the least end, while it is incomplete."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import TypeAlias
 
-from ..errors import ConnectionLost, PermissionDenied
+import anyio
+
+from ..errors import ConnectionLost, NoResponders, PermissionDenied
 from ._messages import Msg
 from ._subjects import unique_token
 
-__all__ = ("OnReply", "Reply", "Requests")
+__all__ = ("OnReply", "Reply", "Requests", "Waiter", "answer_of")
 
 Reply: TypeAlias = Msg | ConnectionLost | PermissionDenied
 """What a request ends with: an answer, or that there can be none."""
@@ -25,6 +28,8 @@ class Requests:
         self._skip = len(self._prefix)
         self._waiting: dict[str, tuple[str, OnReply]] = {}
         self._count = 0
+        self._barred: PermissionDenied | None = None
+        self._all_answered: anyio.Event | None = None
 
     @property
     def subject(self) -> str:
@@ -35,7 +40,14 @@ class Requests:
         return len(self._waiting)
 
     def open(self, subject: str, on_reply: OnReply) -> str:
-        """Enter a request to `subject`; return its reply subject."""
+        """Enter a request to `subject`; return its reply subject.
+
+        Raises:
+            PermissionDenied: the server does not let us listen for replies. Nothing was entered.
+        """
+        if self._barred is not None:
+            raise copy(self._barred)
+
         self._count += 1
         token = f"{self._count:x}"
         self._waiting[token] = (subject, on_reply)
@@ -44,20 +56,81 @@ class Requests:
     def forget(self, reply_subject: str) -> None:
         """Take a request out of the books; its reply will be ignored."""
         self._waiting.pop(reply_subject[self._skip :], None)
+        self._look_whether_all_answered()
 
     def deliver(self, message: Msg) -> None:
         entry = self._waiting.pop(message.subject[self._skip :], None)
         if entry is not None:
             entry[1](message)
+            self._look_whether_all_answered()
 
-    def fail_all(self, error: ConnectionLost) -> None:
-        """The link broke: no reply can come, the inbox is gone."""
+    def fail_all(self, error: ConnectionLost | PermissionDenied) -> None:
+        """No reply can come: the link broke, and the inbox with it."""
         waiting, self._waiting = self._waiting, {}
         for _, on_reply in waiting.values():
             on_reply(error)
+
+        self._look_whether_all_answered()
 
     def refuse(self, subject: str, error: PermissionDenied) -> None:
         """The server did not let a publish to `subject` pass."""
         refused = [token for token, (asked, _) in self._waiting.items() if asked == subject]
         for token in refused:
             self._waiting.pop(token)[1](error)
+
+        self._look_whether_all_answered()
+
+    def refuse_reply(self, reply_subject: str, error: PermissionDenied) -> None:
+        """The server did not let a publish with that reply subject pass."""
+        if reply_subject.startswith(self._prefix):
+            entry = self._waiting.pop(reply_subject[self._skip :], None)
+            if entry is not None:
+                entry[1](error)
+                self._look_whether_all_answered()
+
+    def bar(self, error: Exception) -> None:
+        """The server refuses the inbox: no request can be answered on this link."""
+        text = getattr(error, "text", str(error))
+        self._barred = PermissionDenied(self.subject, text)
+        self.fail_all(self._barred)
+
+    def admit(self) -> None:
+        """A new link: its server may allow what another one did not."""
+        self._barred = None
+
+    async def wait_all_answered(self) -> None:
+        """Wait until no request is outstanding."""
+        while self._waiting:
+            self._all_answered = self._all_answered or anyio.Event()
+            await self._all_answered.wait()
+
+    def _look_whether_all_answered(self) -> None:
+        if self._all_answered is not None and not self._waiting:
+            self._all_answered.set()
+            self._all_answered = None
+
+
+class Waiter:
+    """Turns `on_reply` into something to wait for."""
+
+    __slots__ = ("answered", "reply")
+
+    def __init__(self) -> None:
+        self.answered = anyio.Event()
+        self.reply: Reply | None = None
+
+    def answer(self, reply: Reply) -> None:
+        self.reply = reply
+        self.answered.set()
+
+
+def answer_of(reply: Reply, subject: str) -> Msg:
+    """Return the message, or raise what it stands for."""
+    if not isinstance(reply, Msg):
+        # A copy: one error may have been the answer to many.
+        raise copy(reply)
+
+    if not reply.data and reply.status == 503:
+        raise NoResponders(subject)
+
+    return reply

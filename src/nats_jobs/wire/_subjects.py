@@ -9,10 +9,12 @@ from nats.nuid import NUID
 
 from ..errors import BadSubject
 
-__all__ = ("check_publish_subject", "check_queue", "check_subscribe_subject", "unique_token")
+__all__ = ("check_line", "check_publish_subject", "check_queue", "check_subscribe_subject", "unique_token")
 
 _WHITESPACE = re.compile(r"[\s\x00]")
 _nuid = NUID()
+# The server closes the connection on a control line above 4096 bytes (NATS.md 1.3); numbers take the rest.
+_MAX_TEXT = 4000
 
 
 def unique_token() -> str:
@@ -59,7 +61,18 @@ def check_queue(queue: str) -> str:
     if _WHITESPACE.search(queue):
         raise BadSubject(queue, "a queue name has no blanks")
 
+    _check_text(queue)
     return queue
+
+
+def check_line(subject: str, companion: str) -> None:
+    """Refuse a subject that is too long together with what stands in the same line: a reply subject or a queue.
+
+    Raises:
+        BadSubject: more than 4000 bytes.
+    """
+    if len(subject) + len(companion) > _MAX_TEXT // 4:
+        _check_text(subject + companion)
 
 
 def _tokens(subject: str) -> list[str]:
@@ -70,4 +83,17 @@ def _tokens(subject: str) -> list[str]:
     if not all(tokens):
         raise BadSubject(subject, "a subject is not empty and has no empty token")
 
+    _check_text(subject)
     return tokens
+
+
+def _check_text(text: str) -> None:
+    try:
+        size = len(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        raise BadSubject(text, "it has half a surrogate pair, which no encoding can carry") from None
+
+    if size > _MAX_TEXT:
+        raise BadSubject(
+            text[:80] + "…", f"it has {size} bytes, {_MAX_TEXT} are the most; the server would close"
+        )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from copy import copy
 from typing import TYPE_CHECKING, Self
 
 import anyio
+from anyio.lowlevel import checkpoint
 
-from ..errors import SlowConsumer
+from ..errors import SlowConsumer, UsageError
 from ._messages import Msg
 
 if TYPE_CHECKING:
@@ -15,37 +17,58 @@ if TYPE_CHECKING:
 
 __all__ = ("Subscription",)
 
+# Messages that are taken from a full mailbox before others get a turn.
+_TURN = 64
+
 
 class Subscription:
     """Messages of one subject, in order: `async for message in subscription`.
 
-    The mailbox holds `max_messages`. A message that comes when it is full is dropped, and the next
-    `receive` raises `SlowConsumer` once, with the count; what is in the mailbox stays readable. The
-    connection's reader never waits for anyone.
+    The mailbox holds `max_messages`, and `max_bytes` of headers and payload. A message that finds no room is
+    dropped, and the next `receive` raises `SlowConsumer` once, with the count; what is in the mailbox stays
+    readable. The connection's reader never waits for anyone.
 
     It stays alive across reconnects. Messages published while the link was down are not seen, as with
-    every core NATS subscription. The iteration ends when the subscription is drained and empty.
+    every core NATS subscription. The iteration ends when the subscription is drained and empty. Several
+    tasks may receive; each message goes to one of them.
     """
 
-    def __init__(self, connection: Connection, subject: str, queue: str, max_messages: int) -> None:
+    def __init__(
+        self, connection: Connection, subject: str, queue: str, max_messages: int, max_bytes: int
+    ) -> None:
+        if max_messages < 1 or max_bytes < 1:
+            raise UsageError(
+                f"subscribe({subject!r}, max_messages={max_messages}, max_bytes={max_bytes}): both are 1 or more"
+            )
+
         self.subject = subject
         self.queue = queue
         self.sid = 0
         self._connection = connection
         self._max_messages = max_messages
+        self._max_bytes = max_bytes
         self._mailbox: deque[Msg] = deque()
+        self._bytes = 0
         self._dropped = 0
+        self._until_turn = _TURN
         self._error: Exception | None = None
         self._ended = False
-        self._arrival = anyio.Event()
+        self._arrival: anyio.Event | None = None
 
     @property
     def pending(self) -> int:
         """Messages in the mailbox."""
         return len(self._mailbox)
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of headers and payload in the mailbox."""
+        return self._bytes
+
     async def receive(self) -> Msg:
         """Wait for the next message. Cancelling loses none.
+
+        While the mailbox is not empty, other tasks get a turn for every 64th message only.
 
         Raises:
             SlowConsumer: messages were dropped since the last call.
@@ -53,21 +76,35 @@ class Subscription:
             ConnectionClosed, ConnectFailed: the connection ended.
             anyio.EndOfStream: drained, and nothing is left.
         """
+        self._until_turn -= 1
+        if self._until_turn <= 0:
+            self._until_turn = _TURN
+            await checkpoint()
+
         while not self._mailbox:
-            if self._error is not None:
-                raise self._error
-
-            if self._ended:
-                raise anyio.EndOfStream
-
-            self._arrival = anyio.Event()
-            await self._arrival.wait()
+            await self._wait_arrival()
 
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             raise SlowConsumer(self.subject, dropped)
 
-        return self._mailbox.popleft()
+        message = self._mailbox.popleft()
+        self._bytes -= len(message.data) + len(message._block)
+        return message
+
+    async def _wait_arrival(self) -> None:
+        if self._error is not None:
+            raise copy(self._error)
+
+        if self._ended:
+            raise anyio.EndOfStream
+
+        if self._arrival is None:
+            self._arrival = anyio.Event()
+
+        await self._arrival.wait()
+        # The wait was a turn for the others.
+        self._until_turn = _TURN
 
     def __aiter__(self) -> Self:
         return self
@@ -93,20 +130,28 @@ class Subscription:
 
     def deliver(self, message: Msg) -> None:
         """Called by the connection's reader for each message."""
-        if len(self._mailbox) >= self._max_messages:
+        size = self._bytes + len(message.data) + len(message._block)
+        if len(self._mailbox) >= self._max_messages or (size > self._max_bytes and self._mailbox):
             self._dropped += 1
             return
 
         message._connection = self._connection
+        self._bytes = size
         self._mailbox.append(message)
-        self._arrival.set()
+        if self._arrival is not None:
+            self._wake()
 
     def fail(self, error: Exception) -> None:
         """Called by the connection: no message can come any more."""
         self._error = self._error or error
-        self._arrival.set()
+        self._wake()
 
     def end(self) -> None:
         """Let the iteration end when the mailbox is empty."""
         self._ended = True
-        self._arrival.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._arrival is not None:
+            self._arrival.set()
+            self._arrival = None

@@ -1,0 +1,134 @@
+"""A dead letter, as it is read from the stream. Whatever a foreign client has put there can be read."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..codecs import RAW, by_content_type
+from ..units import utc_text
+from ..wire import Headers, parse_headers
+from ._fitting import headers_of_job
+from ._history import Round, read_history
+from ._stream import Header
+
+__all__ = ("DeadLetter", "read_letter")
+
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A job that was parked, and why.
+
+    A job so large that the server takes little or nothing besides it lacks what is said to be missing below.
+    """
+
+    sequence: int
+    """Its number in DEAD_LETTERS: what `show`, `redrive` and `remove` are given."""
+
+    stream: str
+    """The stream of the job."""
+
+    subject: str
+    """The subject of the job, to which it is redriven."""
+
+    original_sequence: int
+    """Its sequence in that stream; 0 when it is missing."""
+
+    consumer: str
+    """The consumer that gave it out last; empty when it is missing."""
+
+    id: str | None
+    """The id it was enqueued with first."""
+
+    reason: str
+    """One of `REASONS`; `unknown` when it is missing."""
+
+    error_type: str
+    error: str
+    """The text of the error, on one line, cut to 2000 characters; empty when it is missing."""
+
+    attempts: int
+    """The number of the last attempt; 0 when it is missing."""
+
+    enqueued_at: datetime | None
+    """When the server stored the job, last time."""
+
+    parked_at: datetime
+    """When the server stored the dead letter."""
+
+    headers: Headers
+    """Those that came with the job."""
+
+    data: bytes
+    """The payload as it is in the stream."""
+
+    redriven: int
+    """How often it was given back before."""
+
+    history: tuple[Round, ...]
+    """Why it was parked, each time; this time is the last. Of many rounds the oldest are left out."""
+
+    def payload(self) -> Any:
+        """Decode the payload by its content type; without one it is bytes.
+
+        Raises:
+            DecodeError: it is not what its content type says.
+        """
+        codec = by_content_type(self.headers.get("Content-Type", "")) or RAW
+        return codec.decode(self.data)
+
+    @property
+    def redrive_id(self) -> str:
+        """The message id for redriving this very letter: the same each time it is tried, and never that of another."""
+        return f"redrive:{self.sequence}:{self.stream}:{self.original_sequence}:{utc_text(self.parked_at)}"
+
+
+def read_letter(message: Mapping[str, Any]) -> DeadLetter:
+    """Read a message, as the server's API gives it."""
+    block = parse_headers(b64decode(message.get("hdrs", "")))
+    parked_at = datetime.fromisoformat(message["time"])
+    _, stream, subject = [*message["subject"].split(".", 2), "", ""][:3]
+    last = Round(
+        parked_at=parked_at,
+        reason=block.get(Header.REASON, _UNKNOWN),
+        attempts=_number(block, Header.ATTEMPTS),
+        error_type=block.get(Header.ERROR_TYPE, ""),
+        error=block.get(Header.ERROR, ""),
+    )
+    return DeadLetter(
+        sequence=message["seq"],
+        stream=block.get(Header.STREAM, stream),
+        subject=block.get(Header.SUBJECT, subject),
+        original_sequence=_number(block, Header.SEQUENCE),
+        consumer=block.get(Header.CONSUMER, ""),
+        id=block.get(Header.ORIGINAL_ID),
+        reason=last.reason,
+        error_type=last.error_type,
+        error=last.error,
+        attempts=last.attempts,
+        enqueued_at=_moment(block.get(Header.ENQUEUED_AT, "")),
+        parked_at=parked_at,
+        headers=headers_of_job(block),
+        data=b64decode(message.get("data", "")),
+        redriven=_number(block, Header.REDRIVEN),
+        history=(*read_history(block.get(Header.HISTORY)), last),
+    )
+
+
+def _number(headers: Headers, name: str) -> int:
+    text = headers.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+    return moment if moment.tzinfo is not None else None

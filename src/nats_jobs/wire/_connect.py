@@ -1,0 +1,54 @@
+"""How a connection is opened, and closed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Unpack
+
+import anyio
+
+from .._groups import outliving_group, unwrapped
+from ._connection import Connection
+from ._options import ConnectOptions, Options, server_urls
+from ._watcher import LinkWatcher, SilentWatcher
+
+__all__ = ("connect",)
+
+
+@asynccontextmanager
+async def connect(
+    servers: str | Sequence[str] | None = None,
+    *,
+    watcher: LinkWatcher | None = None,
+    **options: Unpack[ConnectOptions],
+) -> AsyncIterator[Connection]:
+    """Connect to a NATS server; use the connection inside the block.
+
+    Its tasks live in the block. Leaving it sends what is queued (at most `drain_timeout` seconds, also when
+    the block is cancelled) and closes the socket. A broken link is mended in the background; when no server
+    is left to try, the block is cancelled and `ConnectFailed` raised out of it.
+
+    Args:
+        servers: URL or list of URLs; default `$NATS_URL`, else nats://127.0.0.1:4222.
+        watcher: told when the link comes and goes.
+        **options: see `Options`.
+
+    Raises:
+        UsageError: a URL or an option that cannot work.
+        ConnectFailed: no server answered; each was tried once.
+        AuthorizationFailed: the server does not accept who we are.
+        ConnectionLost: the link broke, with `allow_reconnect=False`.
+    """
+    built = Options.build(options)
+    connection = Connection(server_urls(servers), built, watcher or SilentWatcher())
+    with unwrapped():
+        # The tasks outlive a cancellation of the block until it is left: those who clean up need the link.
+        async with outliving_group("the connection's block was left") as group:
+            await group.start(connection.keep_linked)
+            group.start_soon(connection.beat)
+            try:
+                yield connection
+            finally:
+                with anyio.move_on_after(built.drain_timeout + 1, shield=True):
+                    await connection.wind_down()

@@ -1,0 +1,273 @@
+"""The intake: first in, first out; what cannot start is handed back, and never what is no longer ours."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from nats_jobs.jetstream import ACK, Delivery, Puller, nak_answer
+from nats_jobs.jobs._intake import Demand, Intake
+from nats_jobs.wire import Msg
+from support.desk import Desk, Office
+from support.virtual_time import VirtualClock
+
+ACK_WAIT = 10.0
+
+
+class Pulls:
+    """What the intake has of a puller: it notes what is asked for, and sends it when told to."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.outstanding = 0
+        self.asked: list[int] = []
+        self.suspicions: list[str] = []
+        self._desk = desk
+
+    def pull(self, batch: int) -> int:
+        self.asked.append(batch)
+        self.outstanding += batch
+        self._desk.pull(batch)
+        return batch
+
+    def suspect(self, why: str) -> None:
+        self.suspicions.append(why)
+
+
+class Setting:
+    """An intake on a desk, with time that is moved by hand."""
+
+    def __init__(self, concurrency: int = 5, batch: int | None = None) -> None:
+        self.clock = VirtualClock(100.0)
+        self.office = Office(self.clock, ACK_WAIT)
+        self.desk = self.office.desk(start=False)
+        self.other = self.office.desk()
+        self.busy = 0
+        self.woken = 0
+        self.redelivered: list[Delivery] = []
+        self.pulled: list[int] = []
+        self.pulls = Pulls(self.desk)
+        self.intake = Intake(
+            Demand(concurrency, batch),
+            self.desk.book,
+            self.clock,
+            busy=lambda: self.busy,
+            wake=self._wake,
+            redelivered=self.redelivered.append,
+            pulled=self.pulled.append,
+        )
+        self.intake.puller = cast(Puller, self.pulls)
+        self.desk.lease_idle = self.intake.idle  # type: ignore[method-assign]
+        self.desk.link._interests.clear()
+        self.desk.link.listen(self.desk._inbox, self._receive)
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def _receive(self, message: Msg) -> None:
+        if message.reply:
+            self.pulls.outstanding -= 1
+            self.intake.receive(Delivery(self.desk.connection, message, self.desk.link.arrived_after))
+
+    def publish(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.office.server.publish()
+
+    def take_requests_back(self) -> None:
+        """Unsubscribe: what is handed back must not come to us again."""
+        self.office.server.catch_up()
+        self.office.server.drop_requests(self.desk.link)
+
+    def settle_down(self) -> None:
+        """Let everything happen that is due, without time passing."""
+        for _ in range(3):
+            self.office.server.catch_up()
+            for link in self.office.server.links:
+                link.read()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, with everybody awake."""
+        ends = self.clock() + seconds
+        while self.clock() < ends:
+            self.clock.advance(min(0.25, ends - self.clock()))
+            self.settle_down()
+            for desk in self.office.desks:
+                desk.book.look_through()
+
+    def filled(self, count: int) -> Setting:
+        """Have that many deliveries come in."""
+        self.publish(count)
+        self.intake.refill()
+        self.settle_down()
+        assert len(self.intake) == count
+        return self
+
+    def sent(self) -> list[tuple[int, bytes]]:
+        return [(sent.sequence, sent.data) for sent in self.office.sent() if sent.link == self.desk.link.name]
+
+
+def test_it_asks_for_what_can_start() -> None:
+    setting = Setting(concurrency=5)
+    setting.busy = 2
+    setting.intake.refill()
+    assert setting.pulls.asked == setting.pulled == [3]
+    setting.intake.refill()
+    assert setting.pulls.asked == [3]
+
+
+def test_without_a_puller_or_once_closed_it_asks_for_nothing() -> None:
+    setting = Setting()
+    setting.intake.puller = None
+    setting.intake.refill()
+    setting.intake.suspect("no matter")
+    setting.intake.puller = cast(Puller, setting.pulls)
+    setting.intake.close()
+    setting.intake.refill()
+    setting.intake.completed()
+    setting.intake.suspect("no matter")
+    assert not setting.pulls.asked
+    assert not setting.pulls.suspicions
+
+
+def test_what_came_first_is_taken_first() -> None:
+    setting = Setting().filled(4)
+    taken = [setting.intake.take() for _ in range(5)]
+    assert [lease and lease.delivery.sequence for lease in taken] == [1, 2, 3, 4, None]
+    assert all(lease.started for lease in taken if lease)
+    assert setting.woken == 4
+
+
+def test_what_came_again_is_announced() -> None:
+    setting = Setting().filled(1)
+    lease = setting.intake.take()
+    assert lease is not None
+    assert not setting.redelivered
+    assert setting.desk.book.settle(lease, nak_answer())
+    setting.intake.refill()
+    setting.settle_down()
+    (again,) = setting.redelivered
+    assert (again.sequence, again.attempt) == (1, 2)
+
+
+def test_closing_hands_back_at_once_what_has_not_started() -> None:
+    setting = Setting().filled(4)
+    first = setting.intake.take()
+    assert first is not None
+    setting.other.pull(4)
+    setting.settle_down()
+    setting.take_requests_back()
+    setting.intake.close()
+    setting.settle_down()
+    assert setting.sent() == [(2, b"-NAK"), (3, b"-NAK"), (4, b"-NAK")]
+    assert sorted(lease.delivery.sequence for lease in setting.other.leases) == [2, 3, 4]
+    assert setting.desk.book.is_held(first)
+    assert len(setting.desk.book) == 1
+    setting.intake.close()
+    assert len(setting.sent()) == 3
+    setting.office.check()
+
+
+def test_what_still_comes_after_closing_is_handed_back_at_once() -> None:
+    setting = Setting()
+    setting.intake.refill()
+    setting.settle_down()
+    setting.publish(2)
+    setting.take_requests_back()
+    setting.intake.close()
+    setting.settle_down()
+    assert setting.sent() == [(1, b"-NAK"), (2, b"-NAK")]
+    assert setting.intake.take() is None
+    assert not setting.woken
+    setting.office.check()
+
+
+def test_what_comes_after_closing_is_handed_back_once_more_when_there_was_no_link() -> None:
+    setting = Setting()
+    setting.intake.refill()
+    setting.publish(1)
+    setting.office.server.catch_up()
+    setting.intake.close()
+    message, _ = setting.desk.link._socket[0]
+    setting.desk.link.cut()
+    setting.intake.receive(Delivery(setting.desk.connection, message, setting.clock()))
+    assert not setting.sent()
+    setting.desk.link.mend()
+    setting.pass_time(1)
+    assert setting.sent() == [(1, b"-NAK")]
+    assert not len(setting.desk.book)
+
+
+def test_what_was_used_up_on_the_way_is_not_handed_back_after_closing() -> None:
+    setting = Setting()
+    setting.other.pull(2)
+    setting.intake.refill()
+    setting.settle_down()
+    setting.publish(3)
+    setting.intake.close()
+    # The process stands still; the server gives away what nobody answered for.
+    setting.clock.advance(1.2 * ACK_WAIT)
+    setting.settle_down()
+    assert not setting.sent()
+    setting.office.check()
+
+
+def test_what_was_used_up_on_the_way_is_not_performed() -> None:
+    setting = Setting()
+    setting.intake.refill()
+    setting.settle_down()
+    setting.publish(1)
+    setting.clock.advance(ACK_WAIT)
+    setting.settle_down()
+    assert setting.intake.take() is None
+    assert not setting.sent()
+
+
+def test_what_was_lost_while_it_waited_is_not_performed() -> None:
+    setting = Setting().filled(2)
+    setting.desk.book.claimed(1, 2)
+    lease = setting.intake.take()
+    assert lease is not None
+    assert lease.delivery.sequence == 2
+    setting.filled(1)
+    setting.clock.advance(0.95 * ACK_WAIT)
+    assert setting.intake.take() is None
+    assert not setting.sent()
+
+
+def test_what_waited_for_a_third_is_handed_back_and_not_performed() -> None:
+    setting = Setting().filled(2)
+    setting.desk.link.delay_in = 2.0
+    setting.pass_time(0.4 * ACK_WAIT)
+    assert setting.sent() == [(1, b"-NAK"), (2, b"-NAK")]
+    # Not confirmed yet; it may be with somebody else.
+    assert setting.intake.take() is None
+    setting.intake.close()
+    assert len(setting.sent()) == 2
+    setting.office.check()
+
+
+def test_what_the_user_asked_to_hoard_is_kept() -> None:
+    setting = Setting(concurrency=1, batch=3).filled(3)
+    setting.pass_time(5 * ACK_WAIT)
+    assert {data for _, data in setting.sent()} == {b"+WPI"}
+    taken = [setting.intake.take() for _ in range(3)]
+    assert [lease and lease.delivery.sequence for lease in taken] == [1, 2, 3]
+    assert all(setting.desk.book.settle(lease, ACK) for lease in taken if lease)
+    setting.office.check()
+
+
+def test_a_suspicion_reaches_the_puller() -> None:
+    setting = Setting()
+    setting.intake.suspect("nobody answers")
+    assert setting.pulls.suspicions == ["nobody answers"]
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_for_a_delivery_that_was_used_up_another_one_is_asked_for(count: int) -> None:
+    setting = Setting(concurrency=count)
+    setting.intake.refill()
+    setting.settle_down()
+    setting.publish(count)
+    setting.clock.advance(ACK_WAIT)
+    setting.settle_down()
+    assert sum(setting.pulls.asked) > count

@@ -1,0 +1,287 @@
+"""The life of deliveries as a state machine: whatever happens in whatever order, DESIGN.md section 4 holds.
+
+Two workers share a consumer; time is moved by hand, in steps shorter than the keeper's, and a worker that
+is held up does nothing at all meanwhile: its socket fills, its clock runs on. Nothing may be sent by
+anyone who does not own the message (the server takes note), no two handlers may believe at one moment that a
+message is theirs, and a book must empty itself once nobody extends.
+
+What the design cannot exclude is left out here: a leader that forgets what it confirmed, and a network
+slower than the margin.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from nats_jobs.jetstream import ACK, Answer, nak_answer, term_answer
+from nats_jobs.jobs._claims import Claims
+from nats_jobs.jobs._lease import Lease
+from support.desk import Desk, Office
+from support.fake_link import NAK
+from support.virtual_time import VirtualClock
+
+ACK_WAIT = 10.0
+# The keeper looks at least so often.
+TICK = ACK_WAIT / 20
+# Links are slower than nothing and faster than the margin of a lease.
+DELAYS = st.sampled_from([0.0, 0.05, 0.2, 0.4])
+ANSWERS = st.sampled_from([ACK, nak_answer(), nak_answer(0.5), nak_answer(15), term_answer("enough")])
+WORKERS = st.integers(0, 1)
+
+
+class Worker:
+    """A desk, awake or held up, with its next look at the book."""
+
+    def __init__(self, office: Office, *, auto_extend: bool) -> None:
+        self.desk = office.desk(auto_extend=auto_extend)
+        self.looks_at = 0.0
+        self.held_up = False
+        self.claims = Claims(self.desk.connection, "S", "C", self.desk.book.claimed)
+        self.announced = 0
+
+    def live(self, now: float) -> None:
+        """Do what the tasks of a worker do when the event loop turns."""
+        if self.held_up:
+            return
+
+        self.desk.link.read()
+        for lease in self.desk.leases[self.announced :]:
+            self.announced += 1
+            if lease.delivery.attempt > 1:
+                self.claims.announce(lease.delivery)
+
+        if now >= self.looks_at:
+            self.looks_at = self.desk.book.look_through()
+
+
+class Life(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = VirtualClock(1000.0)
+        self.office = Office(self.clock, ACK_WAIT)
+        self.workers: list[Worker] = []
+
+    @initialize(auto_extend=st.tuples(st.booleans(), st.booleans()), delay=DELAYS)
+    def begin(self, auto_extend: tuple[bool, bool], delay: float) -> None:
+        self.workers = [Worker(self.office, auto_extend=each) for each in auto_extend]
+        for worker in self.workers:
+            worker.desk.link.delay_in = worker.desk.link.delay_out = delay
+
+    # What the world does...
+
+    @rule(count=st.integers(1, 3))
+    def publish(self, count: int) -> None:
+        for _ in range(count):
+            self.office.server.publish()
+
+    @rule(seconds=st.sampled_from([0.1, 0.5, 1.0, 3.0, 4.0, 8.0, 12.0]))
+    def pass_time(self, seconds: float) -> None:
+        """Time goes by in small steps, and who is awake does what is due."""
+        ends = self.clock() + seconds
+        while self.clock() < ends:
+            self.clock.advance(0.05)
+            self.turn()
+
+    @rule(who=WORKERS)
+    def cut_the_link(self, who: int) -> None:
+        if not self.workers[who].held_up:
+            self.workers[who].desk.link.cut()
+
+    @rule(who=WORKERS)
+    def mend_the_link(self, who: int) -> None:
+        if not self.workers[who].held_up:
+            self.workers[who].desk.link.mend()
+
+    @rule(who=WORKERS, count=st.integers(1, 3))
+    def lose_replies(self, who: int, count: int) -> None:
+        self.workers[who].desk.link.lose_replies = count
+
+    @rule(who=WORKERS, whether=st.booleans())
+    def swallow_what_is_sent(self, who: int, whether: bool) -> None:
+        self.workers[who].desk.link.swallow = whether
+
+    @rule(whether=st.booleans())
+    def elect_or_lose_a_leader(self, whether: bool) -> None:
+        self.office.server.has_leader = whether
+
+    @rule(who=WORKERS)
+    def hold_up(self, who: int) -> None:
+        """A blocked event loop, or a stopped process."""
+        self.workers[who].held_up = True
+
+    @precondition(lambda self: any(worker.held_up for worker in self.workers))
+    @rule(who=WORKERS, then=st.sampled_from(["read", "look", "settle"]))
+    def go_on(self, who: int, then: str) -> None:
+        """Whose turn comes first after that is up to the event loop."""
+        worker = self.workers[who]
+        self.office.server.catch_up()
+        worker.held_up = False
+        if then == "read":
+            worker.desk.link.read()
+        elif then == "look":
+            worker.looks_at = worker.desk.book.look_through()
+        elif then == "settle":
+            for lease in worker.desk.leases:
+                worker.desk.book.settle(lease, ACK)
+
+    # What a worker does...
+
+    @rule(who=WORKERS, batch=st.integers(1, 3))
+    def pull(self, who: int, batch: int) -> None:
+        worker = self.workers[who]
+        if worker.desk.link.connected and not worker.held_up:
+            worker.desk.pull(batch)
+
+    @rule(who=WORKERS, which=st.integers(0, 5), answer=ANSWERS)
+    def settle(self, who: int, which: int, answer: Answer) -> None:
+        """A handler ends, or is stopped, or times out; perhaps long after its lease was lost."""
+        worker = self.workers[who]
+        if which < len(worker.desk.leases) and not worker.held_up:
+            lease = worker.desk.leases[-1 - which]
+            before = self.believes(worker.desk, lease)
+            settled = worker.desk.book.settle(lease, answer)
+            assert not settled or before
+
+    @rule(who=WORKERS)
+    def stop(self, who: int) -> None:
+        """Everything in hand is given back."""
+        worker = self.workers[who]
+        if not worker.held_up:
+            for lease in worker.desk.leases:
+                worker.desk.book.settle(lease, nak_answer())
+
+    @rule(who=WORKERS, which=st.integers(0, 3))
+    def look_at(self, who: int, which: int) -> None:
+        worker = self.workers[who]
+        if which < len(worker.desk.leases) and not worker.held_up:
+            lease = worker.desk.leases[-1 - which]
+            held = worker.desk.book.is_held(lease)
+            assert held == self.believes(worker.desk, lease)
+
+    # What must hold...
+
+    def turn(self) -> None:
+        self.office.server.catch_up()
+        for worker in self.workers:
+            worker.live(self.clock())
+
+        self.nobody_else_believes_that_it_has_it()
+
+    def believes(self, desk: Desk, lease: Lease) -> bool:
+        """Whether a handler would be let go on now, if it asked the clock."""
+        return desk.takes_to_own(lease) and self.clock() < lease.trusted_until
+
+    @invariant()
+    def nothing_is_sent_by_one_who_does_not_own_the_message(self) -> None:
+        assert not self.office.server.offences
+
+    @invariant()
+    def nobody_else_believes_that_it_has_it(self) -> None:
+        believers = [
+            (lease.delivery.sequence, lease.delivery.attempt)
+            for worker in self.workers
+            for lease in worker.desk.leases
+            if self.believes(worker.desk, lease)
+        ]
+        for sequence, attempt in believers:
+            assert self.office.server.owner(sequence) == attempt
+            assert [number for number, _ in believers].count(sequence) == 1
+
+    @invariant()
+    def a_worker_that_is_awake_knows_what_it_has_lost(self) -> None:
+        for worker in self.workers:
+            for lease in worker.desk.leases:
+                if worker.desk.takes_to_own(lease) and not worker.held_up:
+                    assert self.clock() < lease.trusted_until + 2 * TICK
+
+    @invariant()
+    def each_ending_is_told_once_and_in_one_way(self) -> None:
+        for worker in self.workers:
+            desk = worker.desk
+            lost = [told.lease for told in desk.lost]
+            unconfirmed = [told.lease for told in desk.unconfirmed]
+            assert all(lease.answer is None for lease in lost)
+            assert all(lease.answer is not None for lease in unconfirmed)
+            assert all(lease.closed for lease in lost + unconfirmed)
+
+    @invariant()
+    def the_book_has_what_is_not_closed(self) -> None:
+        for worker in self.workers:
+            open_leases = [lease for lease in worker.desk.leases if not lease.closed]
+            assert len(worker.desk.book) == len(open_leases)
+
+    def teardown(self) -> None:
+        """Once nobody extends any more, each book empties itself within `ack_wait`."""
+        if not self.workers:
+            return
+
+        for worker in self.workers:
+            worker.held_up = False
+            worker.desk.link.cut()
+
+        since = self.clock()
+        while self.clock() < since + ACK_WAIT:
+            self.clock.advance(0.05)
+            self.turn()
+
+        for worker in self.workers:
+            assert not len(worker.desk.book)
+            assert worker.desk.link.outstanding == 0
+
+        self.office.check()
+        self.check_that_what_was_acked_never_came_again()
+
+    def check_that_what_was_acked_never_came_again(self) -> None:
+        """A confirmed ack or term is the end of a message, a confirmed nak of a delivery."""
+        for worker in self.workers:
+            untold = [told.lease for told in worker.desk.lost + worker.desk.unconfirmed]
+            for lease in worker.desk.leases:
+                if lease not in untold and lease.answer is not None and not lease.answer.startswith(NAK):
+                    assert lease.delivery.sequence not in self.office.server.messages
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=150, stateful_step_count=40)
+
+
+# Found by it, and kept by name...
+
+
+def machine() -> Life:
+    life = Life()
+    life.begin((True, True), 0.0)
+    return life
+
+
+def with_one_in_hand() -> Life:
+    life = machine()
+    life.publish(1)
+    life.pull(0, 1)
+    life.pass_time(0.1)
+    assert life.workers[0].desk.leases
+    life.pull(1, 1)
+    return life
+
+
+def test_a_nak_whose_reply_was_lost_is_not_sent_to_the_next_holder() -> None:
+    life = with_one_in_hand()
+    life.lose_replies(0, 1)
+    life.settle(0, 0, nak_answer())
+    life.pass_time(4.0)
+    life.nothing_is_sent_by_one_who_does_not_own_the_message()
+    life.teardown()
+
+
+@pytest.mark.parametrize("then", ["read", "look", "settle"])
+def test_after_a_hold_up_the_order_of_things_does_not_matter(then: str) -> None:
+    life = with_one_in_hand()
+    life.workers[0].desk.link.delay_out = 7.0
+    life.pass_time(4.0)
+    life.hold_up(0)
+    life.pass_time(8.0)
+    life.go_on(0, then)
+    life.nothing_is_sent_by_one_who_does_not_own_the_message()
+    life.nobody_else_believes_that_it_has_it()
+    life.teardown()

@@ -32,8 +32,21 @@ def test_a_star_import_brings_exactly_what_is_listed(module: object) -> None:
 
 
 def test_the_names_of_the_design_are_there() -> None:
-    design = """job_processor JobProcessor JobHandle JobDef job Job CancelReason Retry Snooze Reject exp_backoff run
-    NatsJobsError""".split()
+    design = [
+        "job_processor",
+        "JobProcessor",
+        "JobHandle",
+        "JobDef",
+        "job",
+        "Job",
+        "CancelReason",
+        "Retry",
+        "Snooze",
+        "Reject",
+        "exp_backoff",
+        "run",
+        "NatsJobsError",
+    ]
     assert set(design) <= set(nats_jobs.__all__)
 
 

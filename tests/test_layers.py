@@ -34,10 +34,16 @@ def imports() -> Iterator[tuple[Path, str, list[str]]]:
                 base = list(place[: len(place) - node.level])
                 target = base + (node.module.split(".") if node.module else [])
                 for alias in node.names:
-                    yield file, place[0], target if target else [alias.name]
+                    yield file, place[0], target or [alias.name]
             elif isinstance(node, ast.Import | ast.ImportFrom):
-                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-                assert not any(name.split(".")[0] == "nats_jobs" for name in names), f"{file}: import relatively"
+                names = (
+                    [node.module or ""]
+                    if isinstance(node, ast.ImportFrom)
+                    else [alias.name for alias in node.names]
+                )
+                assert not any(name.split(".")[0] == "nats_jobs" for name in names), (
+                    f"{file}: import relatively"
+                )
 
 
 def test_every_file_is_in_a_room_with_a_rank() -> None:
@@ -63,7 +69,11 @@ def test_another_room_is_imported_by_its_public_name_only() -> None:
 
 
 def test_wire_knows_nothing_of_jobs_or_events() -> None:
-    assert not [target for _, room, target in imports() if room == "wire" and target[0] in ("events", "jetstream", "jobs")]
+    assert not [
+        target
+        for _, room, target in imports()
+        if room == "wire" and target[0] in ("events", "jetstream", "jobs")
+    ]
 
 
 def test_jobs_never_sees_a_socket() -> None:

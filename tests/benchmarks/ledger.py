@@ -37,6 +37,7 @@ class Ledger:
         reached: Callable[[], None] = lambda: None,
     ) -> None:
         self.first_start = 0.0
+        self._first_cpu = 0.0
         self._n = n
         self._ended = 0
         self._done = done
@@ -50,6 +51,7 @@ class Ledger:
         """Note a start, and return the number of the job."""
         if not self.first_start:
             self.first_start = time.monotonic()
+            self._first_cpu = time.process_time()
 
         index = int(payload[:_DIGITS])
         self._starts[index] += 1
@@ -76,7 +78,8 @@ class Ledger:
             return {INVALID: f"{bad} of {self._n} jobs did not start and end exactly once"}
 
         seconds = time.monotonic() - self.first_start
-        return {"rate": self._n / seconds, "seconds": seconds}
+        cpu = time.process_time() - self._first_cpu
+        return {"rate": self._n / seconds, "seconds": seconds, "cpu_us": cpu / self._n * 1e6}
 
 
 def resident_bytes() -> int:

@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Self
 
 import anyio
@@ -21,7 +22,7 @@ class Fleet:
     """The worker processes, always as many as were asked for."""
 
     def __init__(self, url: str, stream: str, ledger: Ledger, size: int, **options: Any) -> None:
-        self._start = lambda: worker_process(url, stream, ledger, **options)
+        self._start = partial(worker_process, url, stream, ledger, **options)
         self._size = size
         self._stack = ExitStack()
         self.workers: list[WorkerProcess] = []

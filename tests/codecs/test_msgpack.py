@@ -252,7 +252,9 @@ def test_a_zone_that_has_no_offset_is_refused() -> None:
         MSGPACK.encode(datetime(2024, 5, 6, tzinfo=Nowhere()))
 
 
-@pytest.mark.parametrize(("value", "said"), REFUSED_VALUES, ids=[type(row[0]).__name__ for row in REFUSED_VALUES])
+@pytest.mark.parametrize(
+    ("value", "said"), REFUSED_VALUES, ids=[type(row[0]).__name__ for row in REFUSED_VALUES]
+)
 def test_a_value_without_a_form_is_refused_with_advice(value: object, said: str) -> None:
     with pytest.raises(EncodeError) as caught:
         MSGPACK.encode(value)

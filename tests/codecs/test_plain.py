@@ -46,7 +46,9 @@ def test_raw_bytes_are_left_alone(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [bytearray(b"abcd"), memoryview(b"abcd"), memoryview(b"a-b-c-d-")[::2]], ids=lambda value: type(value).__name__
+    "value",
+    [bytearray(b"abcd"), memoryview(b"abcd"), memoryview(b"a-b-c-d-")[::2]],
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_like_bytes_is_sent_as_bytes(value: object) -> None:
     sent = RAW.encode(value)

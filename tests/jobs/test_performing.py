@@ -6,6 +6,7 @@ import contextvars
 import math
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -466,7 +467,7 @@ async def test_a_definition_can_be_stopped_and_started_again(url: str, name: str
         for number in range(2):
             handle = await p.start(work)
             await p.enqueue(work, number)
-            await until(lambda number=number: number in got)
+            await until(partial(got.__contains__, number))
             await handle.stop()
             await handle.stop()
             await handle.wait_stopped()

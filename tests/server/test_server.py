@@ -114,7 +114,7 @@ def never_ready(directory: Path, *, prelude: str = "") -> tuple[Path, Path]:
 
 async def wait_for_file(file: Path) -> str:
     with anyio.fail_after(LIMIT):
-        while not file.exists():  # noqa: ASYNC110, ASYNC240 - another process sets no events
+        while not file.exists():  # noqa: ASYNC240 - another process sets no events
             await anyio.sleep(0.01)
 
     return file.read_text()  # noqa: ASYNC240
@@ -254,7 +254,7 @@ class TestLeaving:
     async def test_an_error_in_the_body_comes_out_and_the_server_is_gone(self, temporary: Path) -> None:
         """The body's exception is passed on as it is."""
         pid = 0
-        with pytest.raises(Gone):  # noqa: PT012 - leaving is what is tested
+        with pytest.raises(Gone):
             async with run_server() as server:
                 pid = server.pid
                 raise Gone
@@ -384,7 +384,7 @@ class TestLeaving:
 
         try:
             with anyio.fail_after(LIMIT):
-                while is_alive(pid):  # noqa: ASYNC110 - another process sets no events
+                while is_alive(pid):
                     await anyio.sleep(0.01)
         finally:
             if is_alive(pid):

@@ -22,7 +22,7 @@ def quick(**options: Unpack[ConnectOptions]) -> ConnectOptions:
 async def until(condition: Callable[[], object]) -> None:
     """Wait for what no event tells of."""
     with anyio.fail_after(LIMIT):
-        while not condition():  # noqa: ASYNC110 - see above
+        while not condition():
             await anyio.sleep(0.01)
 
 

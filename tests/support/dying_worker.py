@@ -21,7 +21,7 @@ MAX_DELIVER = 4
 ACK_WAIT = 1.0
 
 
-def definition(stream: str, ledger: Path) -> JobDef[str]:
+def definition(stream: str, ledger: Path, ack_wait: float = ACK_WAIT) -> JobDef[str]:
     async def perform(job: Job[str]) -> None:
         with ledger.open("a") as lines:
             lines.write(f"{job.payload}\n")
@@ -34,13 +34,15 @@ def definition(stream: str, ledger: Path) -> JobDef[str]:
         perform=perform,
         codec=codecs.TEXT,
         num_attempts=NUM_ATTEMPTS,
-        consumer_config=ConsumerConfig(max_deliver=MAX_DELIVER, ack_wait=ACK_WAIT),
+        consumer_config=ConsumerConfig(max_deliver=MAX_DELIVER, ack_wait=ack_wait),
     )
 
 
 @contextmanager
-def dying_worker(url: str, stream: str, ledger: Path, backend: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-W", "error", __file__, url, stream, str(ledger), backend]
+def dying_worker(
+    url: str, stream: str, ledger: Path, backend: str, ack_wait: float = ACK_WAIT
+) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-W", "error", __file__, url, stream, str(ledger), str(ack_wait), backend]
     process = subprocess.Popen(command)
     try:
         yield process
@@ -49,10 +51,11 @@ def dying_worker(url: str, stream: str, ledger: Path, backend: str) -> Iterator[
         process.wait()
 
 
-async def main(url: str, stream: str, ledger: str) -> None:
+async def main(url: str, stream: str, ledger: str, ack_wait: str) -> None:
     async with job_processor(url, stop_signals=(signal.SIGTERM,)) as p:
-        p.start_soon(definition(stream, Path(ledger)))
+        p.start_soon(definition(stream, Path(ledger), float(ack_wait)))
 
 
 if __name__ == "__main__":
-    anyio.run(main, *sys.argv[1:4], backend=sys.argv[4])
+    _, url, stream, ledger, ack_wait, backend = sys.argv
+    anyio.run(main, url, stream, ledger, ack_wait, backend=backend)

@@ -367,7 +367,9 @@ class FakeLink:
         *,
         queue: str = "",
         fail: Callable[[Exception], None] = lambda error: None,
-        renewed: Callable[[], None] = lambda: None, asks: str = "") -> int:
+        renewed: Callable[[], None] = lambda: None,
+        asks: str = "",
+    ) -> int:
         sid = next(self._numbers)
         self._interests[sid] = (subject, sink, renewed)
         return sid

@@ -33,6 +33,8 @@ import anyio
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.lowlevel import checkpoint
 
+from nats_jobs._groups import unwrapped
+
 __all__ = ("BOTH", "DOWN", "UP", "Direction", "Proxy", "fault_proxy")
 
 _CHUNK = 65536
@@ -282,12 +284,14 @@ async def fault_proxy(url: str) -> AsyncIterator[Proxy]:
         async with client:
             await proxy._serve(client, host, port)
 
-    async with listener, anyio.create_task_group() as group:
-        group.start_soon(listener.serve, serve)
-        try:
-            yield proxy
-        finally:
-            group.cancel_scope.cancel("the proxy's block was left")
+    # What the block raises comes out as it is.
+    with unwrapped():
+        async with listener, anyio.create_task_group() as group:
+            group.start_soon(listener.serve, serve)
+            try:
+                yield proxy
+            finally:
+                group.cancel_scope.cancel("the proxy's block was left")
 
 
 def _linger_off(stream: SocketStream) -> None:

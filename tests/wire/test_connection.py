@@ -79,18 +79,21 @@ async def test_wildcards_match_as_the_server_says(nc: Connection, name: str) -> 
 
 
 async def test_in_a_queue_group_each_message_goes_to_one(url: str, name: str) -> None:
-    async with connect(url) as first, connect(url) as second:
-        async with first.subscribe(name, "workers") as a, second.subscribe(name, "workers") as b:
-            await first.flush()
-            await second.flush()
-            for number in range(200):
-                await first.publish(name, b"%d" % number)
+    async with (
+        connect(url) as first,
+        connect(url) as second,
+        first.subscribe(name, "workers") as a,
+        second.subscribe(name, "workers") as b,
+    ):
+        await first.flush()
+        await second.flush()
+        for number in range(200):
+            await first.publish(name, b"%d" % number)
 
-            await first.flush()
-            await second.flush()
-            await a.drain()
-            await b.drain()
-            received = [[int(message.data) async for message in each] for each in (a, b)]
+        await first.flush()
+        await a.drain()
+        await b.drain()
+        received = [[int(message.data) async for message in each] for each in (a, b)]
 
     assert sorted(received[0] + received[1]) == list(range(200))
     assert all(received)
@@ -277,13 +280,16 @@ async def test_what_is_queued_is_bounded(url: str, name: str) -> None:
 
 
 async def test_an_echo_can_be_declined(url: str, name: str) -> None:
-    async with connect(url, no_echo=True) as silent, connect(url) as other:
-        async with silent.subscribe(name) as messages:
-            await silent.publish(name, b"mine")
-            await silent.flush()
-            await other.publish(name, b"yours")
-            with anyio.fail_after(LIMIT):
-                assert (await messages.receive()).data == b"yours"
+    async with (
+        connect(url, no_echo=True) as silent,
+        connect(url) as other,
+        silent.subscribe(name) as messages,
+    ):
+        await silent.publish(name, b"mine")
+        await silent.flush()
+        await other.publish(name, b"yours")
+        with anyio.fail_after(LIMIT):
+            assert (await messages.receive()).data == b"yours"
 
 
 async def test_draining_delivers_what_was_sent_and_then_ends(nc: Connection, name: str) -> None:

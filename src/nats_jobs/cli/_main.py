@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._version import __version__
 from ..errors import NatsJobsError
-from . import _server, _worker
+from . import _dead_letters, _server, _worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,4 +42,5 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _server.add_parser(commands)
     _worker.add_parser(commands)
+    _dead_letters.add_parser(commands)
     return parser

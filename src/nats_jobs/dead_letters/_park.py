@@ -20,7 +20,7 @@ __all__ = ("park",)
 logger = logging.getLogger("nats_jobs")
 
 # Seconds. Together they stay below what a worker gives for parking, 20; a leader election takes 5 to 7.
-_FIRST_TIMEOUT = 3.0
+_FIRST_TIMEOUT = 1.0
 _MAKE_LIMIT = 3.0
 _TIMEOUT = 12.0
 _LONGEST_TEXT = 2000

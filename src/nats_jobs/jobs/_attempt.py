@@ -122,8 +122,14 @@ class Attempts:
             raise _Refused(Snoozed(wait))
 
         content_type = delivery.headers.get("Content-Type")
-        codec = worker.defn.decoder if content_type is None else by_content_type(content_type) or RAW
-        return self._decoded(codec, delivery)
+        return self._decoded(self._codec_for(content_type), delivery)
+
+    def _codec_for(self, content_type: str | None) -> Codec:
+        own = self._worker.defn.decoder
+        if content_type is None or content_type == own.content_type:
+            return own
+
+        return by_content_type(content_type) or RAW
 
     def _decoded(self, codec: Codec, delivery: Delivery) -> object:
         try:

@@ -18,13 +18,14 @@ from ..errors import BadSubject, UsageError
 from ..wire import check_subscribe_subject
 
 if TYPE_CHECKING:
+    from ._handlers import DetachedJob
     from ._job import Job
 
 __all__ = ("JobDef", "Perform", "job")
 
 T = TypeVar("T")
 
-Perform: TypeAlias = "Callable[[Job[T]], Awaitable[object] | object]"
+Perform: TypeAlias = "Callable[[Job[T]], Awaitable[object] | object] | Callable[[DetachedJob[T]], object]"
 
 # Besides blanks: what would make several tokens of a name, or a path, at the server.
 _BAD_IN_NAME = frozenset(".*>/\\\0")

@@ -54,6 +54,7 @@ def _in_thread(perform: Callable[[Job[Any]], object], limiter: anyio.CapacityLim
     async def in_thread(job: Job[Any]) -> object:
         # A thread cannot be cancelled: its slot stays taken, and its lease kept, until it returns. The limit
         # of this shield is that the job is given up when it does not respond (`Warden`).
+        result: Any = None
         with anyio.CancelScope(shield=True) as shield:
             job.when_abandoned(shield.cancel)
             result = await to_thread.run_sync(perform, job, limiter=limiter, abandon_on_cancel=True)

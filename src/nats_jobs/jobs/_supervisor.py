@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ..backoff import jittered
 from ..errors import ConfigMismatch, SetupFailed, UsageError
@@ -124,7 +125,7 @@ class _Supervisor:
         self._due.append(now + wait)
 
 
-def supervise(work: Callable[[], None], processes: int) -> bool:
+def supervise(work: Callable[[], None], processes: Any) -> bool:
     """Run `work` in that many child processes, until SIGINT or SIGTERM was passed on to them and they have ended.
 
     A child that dies is replaced, the sooner it died the later. One that ends by itself is not; one that
@@ -139,8 +140,8 @@ def supervise(work: Callable[[], None], processes: int) -> bool:
     if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
         raise UsageError(f"processes is {processes!r}; a whole number, 1 or more, is needed")
 
-    if not hasattr(os, "fork"):
-        raise UsageError("several processes need a system that can fork")
+    if not hasattr(os, "fork") or not hasattr(signal, "sigtimedwait"):
+        raise UsageError("several processes need a system that can fork and wait for signals, such as Linux")
 
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:

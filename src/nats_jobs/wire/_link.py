@@ -18,6 +18,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
+from .._clock import running_clock
 from ..errors import ConnectionLost, ProtocolError
 from . import _commands
 from ._handshake import Greeted
@@ -54,10 +55,10 @@ class _Owed:
 
     __slots__ = ("on_pong", "sent_at", "sid")
 
-    def __init__(self, on_pong: OnPong, sid: int) -> None:
+    def __init__(self, on_pong: OnPong, sid: int, sent_at: float) -> None:
         self.on_pong = on_pong
         self.sid = sid
-        self.sent_at = anyio.current_time()
+        self.sent_at = sent_at
 
 
 def _nobody(error: ConnectionLost | None) -> None:
@@ -81,6 +82,7 @@ class Link:
         self._options = options
         self._pulse = pulse
         self._owner = owner
+        self._clock = running_clock()
         self._queue: list[bytes] = []
         self._queued_bytes = 0
         self._next_turn = min(_TURN, options.pending_size)
@@ -118,7 +120,7 @@ class Link:
 
     def ping(self, on_pong: OnPong = _nobody) -> None:
         """Ask for a PONG. `on_pong` is called once: with None when it came, with an error when the link broke."""
-        self._owed.append(_Owed(on_pong, 0))
+        self._owed.append(_Owed(on_pong, 0, self._clock()))
         self.write(_commands.PING)
 
     async def flushed(self) -> None:
@@ -133,7 +135,7 @@ class Link:
             self.ping()
 
     def subscribe(self, subject: str, queue: str, sid: int) -> None:
-        self._owed.append(_Owed(_nobody, sid))
+        self._owed.append(_Owed(_nobody, sid, self._clock()))
         self.write(_commands.subscribe(subject, queue, sid) + _commands.PING)
 
     def unsubscribe(self, sid: int) -> None:
@@ -219,7 +221,7 @@ class Link:
                 self._work.set()
             case Pong() if self._owed:
                 owed = self._owed.popleft()
-                self.round_trip = anyio.current_time() - owed.sent_at
+                self.round_trip = self._clock() - owed.sent_at
                 self._pulse.answered(owed.sent_at)
                 owed.on_pong(None)
             case Info(fields):

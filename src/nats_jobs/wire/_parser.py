@@ -79,7 +79,7 @@ class Parser:
 
         if self._kept:
             self._kept += data
-            if len(self._kept) < self._needed:
+            if len(self._kept) < (self._needed or (0 if b"\n" in data else _MAX_LINE + 1)):
                 return
 
             data = bytes(self._kept)
@@ -100,18 +100,18 @@ class Parser:
             raise
 
         if position < len(data):
-            # `end` is where the frame at `position` will end, as far as is known.
-            self._needed = end - position
+            self._needed = end - position if end else 0
             self._kept += data[position:] if position else data
 
     def _next(self, data: bytes, start: int) -> tuple[Frame | None, int]:
-        """Return the frame that starts at `start` and where it ends; None, and the least end, while it is incomplete."""
+        """Return the frame that starts at `start` and where it ends. While it is incomplete: None, and where it
+        will end; 0 when its line is not there yet."""
         line_end = data.find(b"\r\n", start)
         if line_end < 0:
             if len(data) - start > _MAX_LINE:
                 raise ProtocolError(f"a control line of more than {_MAX_LINE} bytes")
 
-            return None, len(data) + 1
+            return None, 0
 
         fields = data[start:line_end].split()
         if not fields:

@@ -74,7 +74,7 @@ class Uplink:
 
     @property
     def round_trip(self) -> float | None:
-        return (self.link.round_trip if self.link else None) or self._round_trip
+        return self._round_trip if self.link is None or self.link.round_trip is None else self.link.round_trip
 
     def require(self) -> Link:
         """Return the link.
@@ -211,7 +211,9 @@ class Uplink:
 
         self._bytes_in += link.bytes_in
         self._bytes_out += link.bytes_out
-        self._round_trip = link.round_trip or self._round_trip
+        if link.round_trip is not None:
+            self._round_trip = link.round_trip
+
         self._requests.fail_all(ConnectionLost(str(link.server), why))
         self._watcher.link_down(str(link.server), why)
 
@@ -223,6 +225,8 @@ class Uplink:
         self.closed = error
         if self.link is not None:
             link, self.link = self.link, None
+            self._bytes_in += link.bytes_in
+            self._bytes_out += link.bytes_out
             self._requests.fail_all(ConnectionLost(str(link.server), "closed on this side"))
             link.fail_pings("closed on this side")
 

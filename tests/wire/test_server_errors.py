@@ -1,0 +1,269 @@
+"""What the server says with `-ERR`, and what it says in `INFO` while the link stands (NATS.md 1.1, 1.4).
+
+The rule: it is reported, it fails what it is about, and the socket decides whether the link survives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from anyio.abc import SocketStream
+
+from nats_jobs.errors import PayloadTooLarge, PermissionDenied, ServerRefused
+from nats_jobs.server import run_server
+from nats_jobs.wire import Connection, connect
+from support.connections import LIMIT, Watcher, quick, until
+from support.peer import INFO, Peer, receive_until, scripted_peer
+
+pytestmark = pytest.mark.anyio
+
+PERMISSIONS = """
+authorization { users = [ { user: u, password: p, permissions {
+    publish { allow: ["ok.>", "_INBOX.>"] }
+    subscribe { allow: ["ok.>", "_INBOX.>", "ok q"] }
+} } ] }
+"""
+NO_INBOX = """
+authorization { users = [ { user: u, password: p, permissions { subscribe { deny: ["_INBOX.>"] } } } ] }
+"""
+
+
+@asynccontextmanager
+async def connected_to(config: str, user: str = "") -> AsyncIterator[tuple[Connection, Watcher]]:
+    watcher = Watcher()
+    async with run_server(config=config, jetstream=False) as server:
+        url = server.url.replace("://", f"://{user}") if user else server.url
+        async with connect(url, watcher=watcher, **quick()) as nc:
+            yield nc, watcher
+
+
+async def test_a_refused_subscription_fails_alone() -> None:
+    async with connected_to(PERMISSIONS, "u:p@") as (nc, watcher):
+        async with nc.subscribe("ok.a") as allowed, nc.subscribe("secret.a") as denied:
+            with anyio.fail_after(LIMIT), pytest.raises(PermissionDenied, match=r"'secret\.a'"):
+                await denied.receive()
+
+            await nc.publish("ok.a", b"x")
+            with anyio.fail_after(LIMIT):
+                assert (await allowed.receive()).data == b"x"
+
+        assert watcher.errors == ['Permissions Violation for Subscription to "secret.a"']
+        assert not nc.reconnects
+
+
+async def test_a_refused_queue_group_fails_alone() -> None:
+    async with (
+        connected_to(PERMISSIONS, "u:p@") as (nc, _),
+        nc.subscribe("secret", "group") as grouped,
+        nc.subscribe("secret", "other") as other,
+    ):
+        for each, queue in ((grouped, "group"), (other, "other")):
+            with anyio.fail_after(LIMIT), pytest.raises(PermissionDenied, match=f'using queue "{queue}"'):
+                await each.receive()
+
+
+async def test_a_refused_publish_is_reported_and_fails_the_requests_to_that_subject() -> None:
+    async with connected_to(PERMISSIONS, "u:p@") as (nc, watcher):
+        await nc.publish("secret.b", b"x")
+        await until(lambda: watcher.errors)
+        assert watcher.errors == ['Permissions Violation for Publish to "secret.b"']
+        with anyio.fail_after(LIMIT), pytest.raises(PermissionDenied, match=r"'secret\.b'"):
+            await nc.request("secret.b", timeout=1000)
+
+        assert not nc.reconnects
+
+
+async def test_without_permission_for_the_inbox_requests_fail_at_once() -> None:
+    async with connected_to(NO_INBOX, "u:p@") as (nc, watcher):
+        await until(lambda: watcher.errors)
+        for _ in range(2):
+            with anyio.fail_after(LIMIT), pytest.raises(PermissionDenied, match="_INBOX"):
+                await nc.request("a", timeout=1000)
+
+    async with connected_to(NO_INBOX, "u:p@") as (nc, _):
+        # Before the server has said so.
+        with anyio.fail_after(LIMIT), pytest.raises(PermissionDenied, match="_INBOX"):
+            await nc.request("a", timeout=1000)
+
+
+async def test_too_many_subscriptions_fail_those_that_came_last() -> None:
+    # One of the four is the inbox of the requests.
+    async with connected_to("max_subscriptions: 4") as (nc, watcher):
+        failed: list[int] = []
+        sids = [
+            nc.listen(f"a.{number}", lambda message: None, fail=_noting(failed, number))
+            for number in range(8)
+        ]
+        await until(lambda: len(failed) == 5)
+        assert failed == [3, 4, 5, 6, 7]
+        nc.drop(sids[0])
+        async with nc.subscribe("b") as messages:
+            await nc.publish("b", b"x")
+            with anyio.fail_after(LIMIT):
+                assert (await messages.receive()).data == b"x"
+
+            async with nc.subscribe("c") as refused:
+                with anyio.fail_after(LIMIT), pytest.raises(ServerRefused, match="maximum subscriptions"):
+                    await refused.receive()
+
+        assert len(watcher.errors) == 6
+        assert not nc.reconnects
+
+
+def _noting(failed: list[int], number: int):  # type: ignore[no-untyped-def]
+    def fail(error: Exception) -> None:
+        if isinstance(error, ServerRefused):
+            failed.append(number)
+
+    return fail
+
+
+async def test_a_line_above_a_lowered_limit_ends_the_link_and_says_why() -> None:
+    async with connected_to("max_control_line: 256") as (nc, watcher):
+        await nc.publish("a" * 1000, b"x")
+        await until(lambda: nc.connected and nc.reconnects)
+        assert watcher.errors == ["maximum control line exceeded"]
+        assert "maximum control line exceeded" in watcher.downs[0]
+        await nc.flush()
+
+
+@asynccontextmanager
+async def speaking_peer(*, pings: bool = True) -> AsyncIterator[tuple[Peer, list[SocketStream]]]:
+    """A peer that greets, answers every PING, and leaves the rest to the test."""
+    streams: list[SocketStream] = []
+
+    async def script(stream: SocketStream) -> None:
+        await stream.send(INFO)
+        streams.append(stream)
+        while pings:
+            received = await receive_until(stream, b"PING\r\n")
+            await stream.send(b"PONG\r\n" * received.count(b"PING\r\n"))
+
+    async with scripted_peer(script) as peer:
+        yield peer, streams
+
+
+@asynccontextmanager
+async def connected_to_peer() -> AsyncIterator[tuple[Connection, SocketStream, Watcher, list[SocketStream]]]:
+    watcher = Watcher()
+    async with speaking_peer() as (peer, streams), connect(peer.url, watcher=watcher, **quick()) as nc:
+        yield nc, streams[0], watcher, streams
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Invalid Publish Subject",
+        "Something that nobody has heard of",
+        "Permissions Violation for Publish to ",
+        'Permissions Violation for Subscription to "unbalanced',
+        'Permissions Violation for Subscription to "never asked for"',
+        "Invalid Subject",
+        "maximum subscriptions exceeded",
+        "",
+    ],
+)
+async def test_an_error_that_closes_nothing_is_reported_and_nothing_more(text: str) -> None:
+    async with connected_to_peer() as (nc, stream, watcher, _):
+        async with nc.subscribe("a") as messages:
+            await nc.flush()
+            await stream.send(f"-ERR '{text}'\r\nMSG a {messages.sid} 1\r\nx\r\n".encode())
+            with anyio.fail_after(LIMIT):
+                assert (await messages.receive()).data == b"x"
+
+        assert watcher.errors == [text]
+        assert not watcher.downs
+
+
+async def test_an_error_before_the_socket_closes_is_why_the_link_broke() -> None:
+    async with connected_to_peer() as (nc, stream, watcher, _):
+        await stream.send(b"-ERR 'User Authentication Expired'\r\n")
+        await stream.aclose()
+        await until(lambda: nc.connected and nc.reconnects)
+        assert watcher.errors == ["User Authentication Expired"]
+        assert watcher.downs == ["closed by the server: User Authentication Expired"]
+
+
+async def test_a_subject_with_quotes_in_an_error_is_understood() -> None:
+    failed: list[Exception] = []
+    async with connected_to_peer() as (nc, stream, _, _):
+        nc.listen('say "hi".\\now', lambda message: None, fail=failed.append)
+        await stream.send(b'-ERR \'Permissions Violation for Subscription to "say \\"hi\\".\\\\now"\'\r\n')
+        await until(lambda: failed)
+        assert isinstance(failed[0], PermissionDenied)
+
+
+async def test_a_publish_refused_for_its_reply_subject_fails_that_request_alone() -> None:
+    replies: list[object] = []
+    async with connected_to_peer() as (nc, stream, _, _):
+        reply = nc.ask("a", b"", replies.append)
+        nc.ask("a", b"", lambda reply: pytest.fail(f"got {reply}") if nc.connected else None)
+        await stream.send(f"-ERR 'Permissions Violation for Publish with Reply of \"{reply}\"'\r\n".encode())
+        await until(lambda: replies)
+        assert isinstance(replies[0], PermissionDenied)
+        assert len(nc._requests) == 1
+
+
+async def test_a_server_that_is_verbose_all_the_same_is_understood() -> None:
+    async with connected_to_peer() as (nc, stream, watcher, _):
+        await stream.send(b"+OK\r\n+OK\r\n")
+        await nc.flush()
+        assert not watcher.downs
+
+
+async def test_the_limit_for_payloads_follows_the_server() -> None:
+    async with connected_to_peer() as (nc, stream, _, _):
+        await nc.publish("a", bytes(100))
+        await stream.send(b'INFO {"max_payload":99}\r\n')
+        await until(lambda: nc.max_payload == 99)
+        with pytest.raises(PayloadTooLarge, match="99"):
+            await nc.publish("a", bytes(100))
+
+        await stream.send(b'INFO {"max_payload":"many"}\r\n')
+        await until(lambda: nc.max_payload == 1024 * 1024)
+        await stream.send(b'INFO {"max_payload":200}\r\n')
+        await until(lambda: nc.max_payload == 200)
+        await nc.publish("a", bytes(100))
+
+
+async def test_a_pong_that_nobody_asked_for_is_passed_over() -> None:
+    async with connected_to_peer() as (nc, stream, watcher, _):
+        await nc.flush()
+        await stream.send(b"PONG\r\n" * 5)
+        await nc.flush()
+        assert not watcher.downs
+
+
+async def test_a_ping_is_answered_before_what_is_queued() -> None:
+    received = bytearray()
+
+    async def script(stream: SocketStream) -> None:
+        await stream.send(INFO)
+        await receive_until(stream, b"PING\r\n")
+        await stream.send(b"PONG\r\n")
+        await receive_until(stream, b"PING\r\n")
+        await stream.send(b"PONG\r\n")
+        await go.wait()
+        await stream.send(b"PING\r\n")
+        while not received.count(b"PONG\r\n"):
+            received.extend(await stream.receive())
+
+    go = anyio.Event()
+    async with scripted_peer(script) as peer, connect(peer.url, pending_size=10**9, **quick()) as nc:
+        await nc.flush()
+        link = nc._uplink.link
+        assert link is not None
+        # More than the sockets hold, so that a send is under way while the PING comes.
+        for _ in range(32):
+            nc.send("a", "", b"", bytes(1024 * 1024))
+
+        await until(lambda: link._sending)
+        for _ in range(32):
+            nc.send("b", "", b"", bytes(1024 * 1024))
+
+        go.set()
+        await until(lambda: b"PONG\r\n" in received)
+        assert b"PUB b" not in received[: received.index(b"PONG\r\n")]

@@ -24,9 +24,9 @@ def install(session: nox.Session, group: str) -> None:
 def tests(session: nox.Session) -> None:
     """The whole suite, on each Python that is found."""
     install(session, "test")
-    session.run(
-        "pytest", "--ignore=tests/test_examples.py", "--ignore=tests/test_readme.py", *session.posargs
-    )
+    # Most tests wait for a server or a clock: more of them at once than there are cores.
+    others = ("--ignore=tests/test_examples.py", "--ignore=tests/test_readme.py")
+    session.run("pytest", "-n", "4", *others, *session.posargs)
 
 
 @nox.session

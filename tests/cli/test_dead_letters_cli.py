@@ -32,7 +32,8 @@ def run(url: str, capsys: pytest.CaptureFixture[str]) -> Run:
         except SystemExit as left:
             code = int(str(left.code))
 
-        return code, *capsys.readouterr()
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
 
     return run
 

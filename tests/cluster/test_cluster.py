@@ -24,7 +24,7 @@ from support.cluster import ELECTION_LIMIT, Cluster, Node, run_cluster
 from support.jobs import Seen, in_stream, until
 from support.worker import Ledger, worker_process
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
 logger = logging.getLogger(__name__)
 

@@ -617,10 +617,9 @@ async def test_a_job_of_which_workers_die_is_parked_and_the_others_go_on(
 
     assert (letter.reason, letter.attempts, letter.payload()) == ("crash-loop", MAX_DELIVER, "poison")
     assert "4 times" in letter.error
-    # The last delivery is parked without being performed.
-    assert deaths == MAX_DELIVER - 1
     performed = ledger.read_text().splitlines()
-    assert performed.count("poison") == MAX_DELIVER - 1
+    # The last delivery is parked without being performed.
+    assert 1 <= performed.count("poison") == deaths < MAX_DELIVER
     assert set(performed) == {"poison", *jobs}
 
 

@@ -30,6 +30,9 @@ class Pulls:
         self._desk.pull(batch)
         return batch
 
+    def withdraw(self) -> None:
+        self._desk.link.server.drop_requests(self._desk.link)
+
     def suspect(self, why: str) -> None:
         self.suspicions.append(why)
 

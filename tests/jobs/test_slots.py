@@ -46,7 +46,7 @@ class Bench:
     async def until_ended(self, count: int) -> None:
         with anyio.fail_after(LIMIT):
             while len(self.ended) < count:
-                await anyio.sleep(0.01)
+                await anyio.sleep(0.5)
 
     def _take(self) -> tuple[int, Shape] | None:
         return self.ready.popleft() if self.ready else None
@@ -101,7 +101,7 @@ def run_on(backend: str, limit: int, use: Use) -> Bench:
     limit=st.integers(1, 5),
     work=st.lists(st.tuples(st.sampled_from([0.0, 0.0, 0.3, 2.0]), SHAPES), max_size=30),
 )
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_each_piece_is_performed_once_and_never_more_than_the_limit_at_a_time(
     backend: str, limit: int, work: list[tuple[float, Shape]]
 ) -> None:
@@ -126,7 +126,7 @@ def test_each_piece_is_performed_once_and_never_more_than_the_limit_at_a_time(
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @given(limit=st.integers(1, 5), shapes=st.lists(SHAPES, max_size=30))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_no_slot_stays_free_while_there_is_work(backend: str, limit: int, shapes: list[Shape]) -> None:
     async def use(bench: Bench) -> None:
         for number, shape in enumerate(shapes):
@@ -146,7 +146,7 @@ def test_no_slot_stays_free_while_there_is_work(backend: str, limit: int, shapes
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @given(limit=st.integers(1, 4), shapes=st.lists(SHAPES, max_size=20))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_work_is_begun_in_its_order(backend: str, limit: int, shapes: list[Shape]) -> None:
     begun: list[int] = []
 

@@ -15,10 +15,11 @@ from nats.js.api import ConsumerConfig
 
 from nats_jobs import Job, JobDef, codecs, job_processor
 
-# One attempt, and room for a few deliveries more; so a test need not see twenty deaths.
+# One attempt, and room for a few deliveries more; so a test need not see twenty deaths. A lease shorter than
+# the start of a process may be used up on the way: then a delivery is no death.
 NUM_ATTEMPTS = 1
 MAX_DELIVER = 4
-ACK_WAIT = 1.0
+ACK_WAIT = 2.0
 
 
 def definition(stream: str, ledger: Path, ack_wait: float = ACK_WAIT) -> JobDef[str]:

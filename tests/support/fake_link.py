@@ -36,7 +36,7 @@ NAK = b"-NAK"
 _PULL = "$JS.API.CONSUMER.MSG.NEXT."
 _ACK = "$JS.ACK."
 # Seconds of virtual time between two looks at the links, when nothing else happens.
-_READ_EVERY = 0.25
+_READ_EVERY = 0.5
 _ROUNDING = 1e-9
 
 

@@ -18,6 +18,8 @@ from anyio.lowlevel import current_token
 __all__ = ("VirtualClock", "VirtualLoop", "anyio_backend", "pause")
 
 _ROUNDING = 1e-9
+# Turns of the event loop without anything to wait for.
+_PATIENCE = 100_000
 
 
 class VirtualClock:
@@ -37,6 +39,8 @@ class VirtualClock:
 class _NeverWaiting(selectors.DefaultSelector):
     """Asked to wait for a timer, it moves the clock instead."""
 
+    _turns = 0
+
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__()
         self._clock = clock
@@ -44,6 +48,8 @@ class _NeverWaiting(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         # Without a timer only another thread can wake the loop, and that takes real time.
         events = super().select(None if timeout is None else 0)
+        self._turns = 0 if timeout else self._turns + 1
+        assert self._turns < _PATIENCE, "time stands still: somebody is always busy"
         if not events and timeout:
             # A little more: the sum of two floats may fall short of the time it was meant to be.
             self._clock.advance(timeout + _ROUNDING)

@@ -56,6 +56,7 @@ class JobProcessor:
         self.patience = patience
         self._group = group
         self._emitter = emitter
+        self.enqueue_timeout = enqueue_timeout
         self._producer = Producer(connection, timeout=enqueue_timeout)
         self._js = jetstream_context(connection)
         self._workers: list[Worker[Any]] = []
@@ -249,7 +250,7 @@ async def job_processor(
         on_unresponsive: what to do about a job that goes on for `unresponsive_after` seconds after it was cut
             short, besides reporting it: `wait`, or `fail`, which ends the processor with `JobNotResponding`.
         give_up_after: seconds that a stop waits for such a job before it ends the processor the same way.
-        enqueue_timeout: seconds for which an enqueue is repeated before it fails.
+        enqueue_timeout: seconds for which an enqueue, or the set-up of a worker, is repeated before it fails.
         **options: how to connect, by the names of `nats.connect`; see `nats_jobs.wire.Options`.
 
     Raises:

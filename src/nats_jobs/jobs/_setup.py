@@ -6,13 +6,16 @@ differs: bind. Asked for, and the server can change it: update. The rest: `Confi
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 from nats.js.api import ConsumerConfig
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
-from ..errors import ConfigMismatch, Difference, NoResponders, SetupFailed
+from ..backoff import jittered
+from ..errors import ConfigMismatch, ConnectionLost, Difference, RequestTimeout, SetupFailed
 from ..jetstream import ServerConfig, explicit_fields
 from ..units import from_ns, to_ns
 from . import _dead_letters
@@ -23,6 +26,11 @@ __all__ = ("Site", "default_consumer", "default_stream", "set_up")
 
 _WEEK = 7 * 24 * 3600
 _ACK_WAIT = 10.0
+
+_FIRST_WAIT = 0.1
+_LONGEST_WAIT = 1.0
+# Without a leader for the meta data, and overloads (NATS.md 4.1).
+_PASSING_CODES = (10008, 10023)
 
 _STREAM_EXISTS = (10058, 10065)
 _CONSUMER_EXISTS = (10148, 10013)
@@ -111,19 +119,21 @@ def default_consumer(defn: JobDef[Any]) -> dict[str, Any]:
     } | _asked_of_consumer(defn)
 
 
-async def set_up(server: ServerConfig, defn: JobDef[Any]) -> Site:
+async def set_up(server: ServerConfig, defn: JobDef[Any], *, patience: float) -> Site:
     """See to it that stream, consumer and dead-letter stream stand.
+
+    Args:
+        patience: seconds for which each is tried while the server cannot answer, as during an election.
 
     Raises:
         ConfigMismatch: what exists contradicts the definition, and cannot be changed.
-        SetupFailed: the server refused, with its reason.
-        RequestTimeout, ConnectionLost: no answer.
+        SetupFailed: the server refused, or did not answer in time, with its reason.
     """
-    await _in_words("stream", defn.stream, _set_up_stream(server, defn))
+    await _in_words("stream", defn.stream, lambda: _set_up_stream(server, defn), patience)
     if defn.dead_letter:
-        await _in_words("stream", _dead_letters.STREAM, _set_up_dead_letters(server))
+        await _in_words("stream", _dead_letters.STREAM, lambda: _set_up_dead_letters(server), patience)
 
-    config = await _in_words("consumer", defn.consumer, _set_up_consumer(server, defn))
+    config = await _in_words("consumer", defn.consumer, lambda: _set_up_consumer(server, defn), patience)
     return Site(
         stream=defn.stream,
         consumer=defn.consumer,
@@ -269,16 +279,39 @@ async def _or_raise(attempt: Any, otherwise: APIError) -> dict[str, Any]:
         raise otherwise from None
 
 
-async def _in_words(kind: str, name: str, attempt: Any) -> dict[str, Any]:
-    try:
-        return dict(await attempt)
-    except ServiceUnavailableError as error:
-        why = (
-            error.description
-            or "JetStream does not answer: is it enabled (-js), and has the cluster a leader?"
+async def _in_words(
+    kind: str, name: str, attempt: Callable[[], Awaitable[dict[str, Any]]], patience: float
+) -> dict[str, Any]:
+    """Make the call, again while the trouble is one that passes, and say what went wrong in our words."""
+    give_up = anyio.current_time() + patience
+    tries = 0
+    while True:
+        try:
+            return dict(await attempt())
+        except (APIError, ConnectionLost, RequestTimeout) as error:
+            wait = jittered(tries, first=_FIRST_WAIT, most=_LONGEST_WAIT)
+            tries += 1
+            if not _is_passing(error) or anyio.current_time() + wait > give_up:
+                raise SetupFailed(kind, name, _reason(error)) from error
+
+        await anyio.sleep(wait)
+
+
+def _is_passing(error: Exception) -> bool:
+    """An election, an overload or a lost link; each of the calls may be repeated."""
+    if isinstance(error, APIError):
+        return error.err_code in _PASSING_CODES or (
+            isinstance(error, ServiceUnavailableError) and not error.err_code
         )
-        raise SetupFailed(kind, name, why) from error
-    except APIError as error:
-        raise SetupFailed(kind, name, f"{error.description} ({error.err_code})") from error
-    except NoResponders as error:
-        raise SetupFailed(kind, name, "JetStream does not answer: is it enabled (-js)?") from error
+
+    return True
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, APIError) and error.err_code:
+        return f"{error.description} ({error.err_code})"
+
+    if isinstance(error, ServiceUnavailableError):
+        return "JetStream does not answer: is it enabled (-js), and has the cluster a leader?"
+
+    return str(error)

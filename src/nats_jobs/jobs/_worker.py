@@ -106,7 +106,9 @@ class Worker(Generic[T]):
                 task_status.started()
                 return
 
-            self.site = await set_up(ServerConfig(self.processor.js), self.defn)
+            # A server without JetStream says so in its greeting; else no answer is worth waiting for.
+            patience = self.processor.enqueue_timeout if self.connection.server_info.get("jetstream") else 0.0
+            self.site = await set_up(ServerConfig(self.processor.js), self.defn, patience=patience)
             self._report = Reporter(self.emitter, self.site)
             self._warden = Warden(self._report, self.processor.patience)
             self.connection.sharpen_pulse(self.site.ack_wait / _PULSES_PER_ACK_WAIT)

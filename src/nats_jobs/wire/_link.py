@@ -165,6 +165,9 @@ class Link:
         self._owner.link_broke(self, why)
         self.fail_pings(why)
 
+    def _break_off_by_server(self, why: str) -> None:
+        self.break_off(f"closed by the server: {self.last_words}" if self.last_words else why)
+
     def fail_pings(self, why: str) -> None:
         owed, self._owed = self._owed, deque()
         for entry in owed:
@@ -195,9 +198,9 @@ class Link:
 
             await self._read_chunks()
         except anyio.EndOfStream:
-            self.break_off(f"closed by the server{f': {self.last_words}' if self.last_words else ''}")
+            self._break_off_by_server("closed by the server")
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError) as error:
-            self.break_off(self.last_words or _cause(error))
+            self._break_off_by_server(_cause(error))
         except ProtocolError as error:
             self.break_off(f"protocol error: {error}")
 
@@ -242,7 +245,7 @@ class Link:
 
                 await self._send_queued()
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError) as error:
-            self.break_off(self.last_words or _cause(error))
+            self._break_off_by_server(_cause(error))
 
     async def _send_queued(self) -> None:
         """Send what is queued as one piece, in slices."""

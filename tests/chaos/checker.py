@@ -25,12 +25,18 @@ class Span:
 
 @dataclass
 class Verdict:
-    """`lost` and `overlapping` must be empty."""
+    """`lost` and `overlapping` must be empty.
+
+    `excused` are the overlaps that a worker cannot know of: the server was killed, forgot the extensions it
+    had confirmed, and delivered again what its holder has every reason to think its own.
+    """
 
     jobs: int
     attempts: int
     lost: set[int] = field(default_factory=set)
     overlapping: list[tuple[Span, Span]] = field(default_factory=list)
+    excused: int = 0
+    longest_excused: float = 0.0
     twice: int = 0
     longest_overlap: float = 0.0
     lease_lost: int = 0
@@ -38,12 +44,19 @@ class Verdict:
     def __str__(self) -> str:
         return (
             f"{self.jobs} jobs, {self.attempts} attempts, lost {len(self.lost)}, completed twice {self.twice}, "
-            f"leases lost {self.lease_lost}, overlaps {len(self.overlapping)} (longest {self.longest_overlap:.3f} s)"
+            f"leases lost {self.lease_lost}, overlaps {len(self.overlapping)} (longest {self.longest_overlap:.3f} s), "
+            f"after a killed server {self.excused} (longest {self.longest_excused:.3f} s)"
         )
 
 
-def judge(entries: Iterable[dict[str, Any]], confirmed: set[int], parked: set[int]) -> Verdict:
-    """Compare the ledger with what was confirmed; `parked` are the jobs that are dead letters."""
+def judge(
+    entries: Iterable[dict[str, Any]],
+    confirmed: set[int],
+    parked: set[int],
+    outages: list[tuple[float, float]],
+    ack_wait: float,
+) -> Verdict:
+    """Compare the ledger with what was confirmed; `parked` are the dead letters, `outages` those of the server."""
     spans = _spans(entries)
     verdict = Verdict(len(confirmed), sum(map(len, spans.values())))
     completed = {number for number, attempts in spans.items() if any(span.how == "end" for span in attempts)}
@@ -54,9 +67,16 @@ def judge(entries: Iterable[dict[str, Any]], confirmed: set[int], parked: set[in
         verdict.lease_lost += sum(span.how == "LEASE_LOST" for span in attempts)
         for earlier, later in pairwise(sorted(done, key=lambda span: span.started)):
             assert earlier.ended is not None
-            if later.started < earlier.ended:
+            overlap = earlier.ended - later.started
+            if overlap <= 0:
+                continue
+
+            if any(earlier.started < up and up <= later.started < up + ack_wait for _, up in outages):
+                verdict.excused += 1
+                verdict.longest_excused = max(verdict.longest_excused, overlap)
+            else:
                 verdict.overlapping.append((earlier, later))
-                verdict.longest_overlap = max(verdict.longest_overlap, earlier.ended - later.started)
+                verdict.longest_overlap = max(verdict.longest_overlap, overlap)
 
     return verdict
 

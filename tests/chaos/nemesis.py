@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -62,6 +63,7 @@ class Nemesis:
         self, seed: int, fleet: Fleet, server: Server | None, *, ack_wait: float, pause: float
     ) -> None:
         self.done: Counter[str] = Counter()
+        self.outages: list[tuple[float, float]] = []
         self._rng = random.Random(seed)
         self._fleet = fleet
         self._server = server
@@ -99,7 +101,9 @@ class Nemesis:
 
     async def kill_server(self) -> None:
         assert self._server is not None
+        killed = time.monotonic()
         self._server.kill()
         await self._server.wait_exited()
         await anyio.sleep(self._rng.uniform(0, self._ack_wait))
         await self._server.restart()
+        self.outages.append((killed, time.monotonic()))

@@ -55,7 +55,7 @@ class Report:
         mark = "ok  " if self.holds else "FAIL"
         return (
             f"{mark} seed {self.scenario.seed} {self.scenario.backend}: {self.verdict}, dead letters {self.parked}, "
-            f"left {self.left_in_stream}, faults: {faults}"
+            f"left {self.left_in_stream}, exit codes {self.exit_codes}, faults: {faults}"
             + "".join(
                 f"\n     overlap: {earlier}\n         and: {later}"
                 for earlier, later in self.verdict.overlapping
@@ -106,7 +106,7 @@ async def _run_on(server: Server, scenario: Scenario) -> Report:
 
     return Report(
         scenario=scenario,
-        verdict=judge(ledger.read(), producers.confirmed, parked),
+        verdict=judge(ledger.read(), producers.confirmed, parked, nemesis.outages, scenario.ack_wait),
         faults=nemesis.done,
         left_in_stream=left,
         parked=len(parked),

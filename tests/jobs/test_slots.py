@@ -250,3 +250,20 @@ async def test_waking_without_work_does_no_harm() -> None:
         assert bench.slots.busy == 2
 
     await with_bench(2, use)
+
+
+async def test_waking_several_times_brings_one_slot_which_brings_the_next() -> None:
+    async def use(bench: Bench) -> None:
+        for number in range(3):
+            bench.add(number, (1.0,))
+
+        await bench.until_ended(3)
+        looked: list[int] = []
+        bench.slots._take = lambda: looked.append(1)
+        for _ in range(3):
+            bench.slots.wake()
+
+        await anyio.sleep(1)
+        assert len(looked) == 1
+
+    await with_bench(3, use)

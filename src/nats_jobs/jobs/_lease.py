@@ -58,6 +58,9 @@ class LeaseEvents(Protocol):
     def extension_refused(self, why: str) -> None:
         """The server, or the loss of the link, answered with an error: is the consumer still there?"""
 
+    def claimed_too_late(self, lease: Lease) -> None:
+        """Somebody believes to hold the message, of which we have a later delivery."""
+
     def watching(self) -> bool:
         """Whether to look through again even with nothing in the book: a job goes on that has lost its lease."""
         ...
@@ -157,15 +160,24 @@ class LeaseBook:
         return True
 
     def claimed(self, sequence: int, attempt: int) -> None:
-        """Another worker announced that it has a later delivery of this message."""
+        """A worker announced which delivery of a message it holds: the later one counts, and if that is ours, it is told."""
         lease = self._leases.get(sequence)
-        if lease is not None and lease.delivery.attempt < attempt:
+        if lease is None or lease.delivery.attempt == attempt:
+            return
+
+        if lease.delivery.attempt < attempt:
             self._lose(lease, "another worker announced that it has the job now")
+        elif lease.answer is None:
+            self._events.claimed_too_late(lease)
 
     def lose_all(self, why: str) -> None:
         """The consumer is gone: no delivery of it belongs to anybody."""
         for lease in list(self._leases.values()):
             self._lose(lease, why)
+
+    def held(self) -> list[Delivery]:
+        """Return what is in hand and not settled."""
+        return [lease.delivery for lease in self._leases.values() if lease.answer is None]
 
     async def extend(self, lease: Lease) -> None:
         """Ask for an extension until one is confirmed or the lease is closed. Return at once when it is not ours."""

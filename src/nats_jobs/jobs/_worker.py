@@ -71,6 +71,7 @@ class Worker(Generic[T]):
     _intake: Intake
     _report: Reporter
     _warden: Warden
+    _claims: Claims
     gave_way: Callable[[], None]
 
     def __init__(
@@ -133,7 +134,13 @@ class Worker(Generic[T]):
 
     async def _work(self, task_status: TaskStatus[None]) -> None:
         async with anyio.create_task_group() as attempts:
-            claims = Claims(self.connection, self.site.stream, self.consumer, self.leases.claimed)
+            self._claims = Claims(
+                self.connection,
+                self.site.stream,
+                self.consumer,
+                claimed=self.leases.claimed,
+                held=self.leases.held,
+            )
             settler = Settler(
                 self.defn,
                 self.connection,
@@ -154,7 +161,7 @@ class Worker(Generic[T]):
                 self.clock,
                 busy=lambda: slots.busy,
                 wake=slots.wake,
-                redelivered=claims.announce,
+                redelivered=self._claims.announce,
                 pulled=lambda batch: self._report.worker(Pull, batch=batch, expires=self.defn.pull_interval),
             )
             try:
@@ -162,7 +169,7 @@ class Worker(Generic[T]):
                 await self._wind_down(slots)
             finally:
                 self._intake.close()
-                claims.close()
+                self._claims.close()
                 # What is left in the group waits for work that will not come.
                 attempts.cancel_scope.cancel(CancelReason.STOP.value)
 
@@ -266,6 +273,9 @@ class Worker(Generic[T]):
 
     def extension_refused(self, why: str) -> None:
         self._intake.suspect(why)
+
+    def claimed_too_late(self, lease: Lease) -> None:
+        self._claims.announce(lease.delivery)
 
     def watching(self) -> bool:
         return bool(self.running)

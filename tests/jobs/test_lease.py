@@ -577,7 +577,7 @@ async def test_an_older_delivery_that_arrives_late_is_dropped() -> None:
 async def test_a_claim_of_another_worker_takes_the_lease_away() -> None:
     async with two_desks() as (built, desk, other):
         await in_hand(built, desk)
-        claims = [Claims(each.connection, "S", "C", each.book.claimed) for each in (desk, other)]
+        claims = [Claims(each.connection, "S", "C", claimed=each.book.claimed, held=each.book.held) for each in (desk, other)]
         other.pull()
         built.server.messages[1].deadline = 0.0
         built.server._look_at(built.server.messages[1])
@@ -601,7 +601,7 @@ async def test_a_claim_of_an_earlier_delivery_changes_nothing() -> None:
 async def test_a_claim_without_numbers_is_ignored() -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
-        claims = Claims(desk.connection, "S", "C", desk.book.claimed)
+        claims = Claims(desk.connection, "S", "C", claimed=desk.book.claimed, held=desk.book.held)
         for data in (b"", b"1", b"1 ", b"x 9", b"1 -9", b"1 9 9", b"\xff 9"):
             desk.link.send("nats_jobs.claims.S.C", "", b"", data)
 
@@ -651,3 +651,15 @@ async def test_the_keeper_wakes_for_the_first_lease_and_after_an_idle_time() -> 
 
             await desk.book.wait_empty()
             await anyio.sleep(100)
+
+
+async def test_who_announces_an_earlier_delivery_than_ours_is_answered() -> None:
+    """After a broken link a former holder announces what it believes to hold: so it learns better."""
+    async with one_desk() as (built, desk):
+        await in_hand(built, desk)
+        desk.lease.delivery.attempt = 3
+        desk.book.claimed(desk.lease.delivery.sequence, 2)
+        assert desk.claimed_too_late_for == [desk.lease]
+        assert not desk.lost
+        desk.book.claimed(desk.lease.delivery.sequence, 3)
+        assert desk.claimed_too_late_for == [desk.lease]

@@ -47,6 +47,7 @@ class Desk:
         self.unconfirmed: list[Told] = []
         self.extended: list[float] = []
         self.refused: list[str] = []
+        self.claimed_too_late_for: list[Lease] = []
         self.idle: list[float] = []
         self.keeps_idle = False
         self._start = start
@@ -105,6 +106,9 @@ class Desk:
 
     def extension_refused(self, why: str) -> None:
         self.refused.append(why)
+
+    def claimed_too_late(self, lease: Lease) -> None:
+        self.claimed_too_late_for.append(lease)
 
     def watching(self) -> bool:
         return False

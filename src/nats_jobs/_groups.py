@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-__all__ = ("outliving_group", "sole_exception", "unwrapped")
+__all__ = ("outliving_group", "sole_exception", "text_of", "unwrapped")
 
 
 def sole_exception(error: BaseException) -> BaseException | None:
@@ -20,6 +20,18 @@ def sole_exception(error: BaseException) -> BaseException | None:
         error = error.exceptions[0]
 
     return error
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an error, of each of them when it is a group; whatever its class does when asked."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(text_of(inner) for inner in error.exceptions)
+
+    try:
+        return str(error)
+    except Exception as trouble:
+        # The user's class. A job must not be lost for it.
+        return f"its text cannot be had: {type(trouble).__qualname__}"
 
 
 @contextmanager

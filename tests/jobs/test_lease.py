@@ -577,7 +577,10 @@ async def test_an_older_delivery_that_arrives_late_is_dropped() -> None:
 async def test_a_claim_of_another_worker_takes_the_lease_away() -> None:
     async with two_desks() as (built, desk, other):
         await in_hand(built, desk)
-        claims = [Claims(each.connection, "S", "C", claimed=each.book.claimed, held=each.book.held) for each in (desk, other)]
+        claims = [
+            Claims(each.connection, "S", "C", claimed=each.book.claimed, held=each.book.held)
+            for each in (desk, other)
+        ]
         other.pull()
         built.server.messages[1].deadline = 0.0
         built.server._look_at(built.server.messages[1])

@@ -38,7 +38,9 @@ class Worker:
         self.desk = office.desk(auto_extend=auto_extend)
         self.looks_at = 0.0
         self.held_up = False
-        self.claims = Claims(self.desk.connection, "S", "C", self.desk.book.claimed)
+        self.claims = Claims(
+            self.desk.connection, "S", "C", claimed=self.desk.book.claimed, held=self.desk.book.held
+        )
         self.announced = 0
 
     def live(self, now: float) -> None:

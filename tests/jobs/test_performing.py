@@ -172,6 +172,46 @@ async def test_a_job_that_fails_for_the_last_time_becomes_a_dead_letter(url: str
     assert letter.headers["Nats-Msg-Id"] == f"{name}:1"
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+
+async def test_an_error_that_cannot_be_printed_ends_no_worker(url: str, name: str) -> None:
+    seen = Seen()
+
+    @job(name, num_attempts=1)
+    async def mute(job: Job[int]) -> None:
+        if job.payload == 0:
+            raise Unspeakable
+
+    async with job_processor(url, on_event=seen) as p:
+        await p.start(mute)
+        await p.enqueue_many(mute, [0, 1])
+        await until_empty(p.js, name)
+        await p.stop()
+
+    assert [event.error for event in seen.of(DeadLettered)] == ["its text cannot be had: RuntimeError"]
+    assert len(seen.of(Complete)) == 1
+
+
+async def test_what_a_handler_asks_for_inside_its_own_task_group_is_understood(url: str, name: str) -> None:
+    seen = Seen()
+
+    @job(name)
+    async def grouped(job: Job[int]) -> None:
+        async with anyio.create_task_group():
+            raise Reject("from inside")
+
+    async with job_processor(url, on_event=seen) as p:
+        await p.start(grouped)
+        await p.enqueue(grouped, 1)
+        await until_empty(p.js, name)
+        await p.stop()
+
+    assert [(event.reason, event.error) for event in seen.of(DeadLettered)] == [("rejected", "from inside")]
+
+
 async def test_without_dead_letters_an_exhausted_job_is_dropped(url: str, name: str) -> None:
     seen = Seen()
 

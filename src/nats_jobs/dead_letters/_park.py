@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import anyio
 
+from .._groups import text_of
 from ..errors import NatsJobsError, NotConfirmed
 from ..jetstream import Delivery, PublishAck
 from ..units import utc_text
@@ -88,7 +89,7 @@ class _Unsent:
         """Return everything there is to say, and what to leave out when that is too much."""
         given = self._delivery.headers
         least = {"Nats-Msg-Id": id, Header.REASON: self._reason}
-        brief = least | self._facts() | {Header.ERROR: one_line(_text_of(self._error), _SHORT_TEXT)}
+        brief = least | self._facts() | {Header.ERROR: one_line(text_of(self._error), _SHORT_TEXT)}
         original_id = given.get(Header.ORIGINAL_ID) or given.get("Nats-Msg-Id")
         if original_id is not None:
             brief[Header.ORIGINAL_ID] = original_id
@@ -96,7 +97,7 @@ class _Unsent:
         if Header.REDRIVEN in given:
             brief[Header.REDRIVEN] = given[Header.REDRIVEN]
 
-        everything = brief | {Header.ERROR: one_line(_text_of(self._error), _LONGEST_TEXT)}
+        everything = brief | {Header.ERROR: one_line(text_of(self._error), _LONGEST_TEXT)}
         if Header.HISTORY in given:
             everything[Header.HISTORY] = given[Header.HISTORY]
 
@@ -125,11 +126,3 @@ async def _is_of(connection: Connection, sequence: int, delivery: Delivery) -> b
         and (letter.stream, letter.original_sequence) == (delivery.stream, delivery.sequence)
         and letter.enqueued_at == delivery.stored_at
     )
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as trouble:
-        # The user's class. The job must not be lost for it.
-        return f"its text cannot be had: {type(trouble).__qualname__}"

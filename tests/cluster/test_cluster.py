@@ -24,7 +24,8 @@ from support.cluster import ELECTION_LIMIT, Cluster, Node, run_cluster
 from support.jobs import Seen, in_stream, until
 from support.worker import Ledger, worker_process
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
+# One at a time: two clusters on two cores stretch each other's elections.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400), pytest.mark.xdist_group("cluster")]
 
 logger = logging.getLogger(__name__)
 

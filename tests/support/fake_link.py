@@ -410,8 +410,8 @@ class FakeLink:
         self._socket.append((message, inbox or message.subject))
 
     def read(self) -> None:
-        """Hand out what has arrived. All of it has arrived since the last time we looked."""
-        self.arrived_after = self._last_read
+        """Hand out what has arrived. It has arrived since the last time we looked, and was sent a while before."""
+        self.arrived_after = self._last_read - self.delay_in
         self._last_read = self.server.clock()
         while self._socket:
             message, inbox = self._socket.popleft()

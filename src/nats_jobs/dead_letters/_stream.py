@@ -41,7 +41,7 @@ class Header:
     """Why it was parked in earlier rounds: JSON, the oldest first. A redriven job has this one, too."""
 
 
-def stream_config() -> dict[str, object]:
+def stream_config(replicas: int = 1) -> dict[str, object]:
     """Return the configuration that the stream is made with."""
     return {
         "name": STREAM,
@@ -49,7 +49,7 @@ def stream_config() -> dict[str, object]:
         "retention": "limits",
         "storage": "file",
         "discard": "old",
-        "num_replicas": 1,
+        "num_replicas": replicas,
         "max_age": 0,
     }
 

@@ -38,6 +38,7 @@ __all__ = ("Puller",)
 _LONGEST_HEARTBEAT = 3.0
 _SILENT_BEATS = 2
 _FLUSH = 5.0
+_EXISTENCE = 1.0
 
 
 class Puller:
@@ -193,7 +194,9 @@ class Puller:
     async def _check_existence(self) -> None:
         """A 503, or silence, may mean that the consumer is gone: nobody would ever say so (NATS.md 2.2)."""
         try:
-            await self._js.consumer_info(self.stream, self.consumer)
+            # Without a leader there is no answer, and who waits for it does not pull meanwhile.
+            with anyio.move_on_after(_EXISTENCE):
+                await self._js.consumer_info(self.stream, self.consumer)
         except NotFoundError as error:
             raise ConsumerGone(self.stream, self.consumer, str(error.description)) from None
         except Exception:

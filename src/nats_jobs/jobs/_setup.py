@@ -20,6 +20,7 @@ from ..jetstream import ServerConfig, explicit_fields
 from ..units import from_ns, to_ns
 from . import _dead_letters
 from ._definition import JobDef
+from ._emitter import logger
 from ._limits import SPARE_DELIVERIES, Limits
 
 __all__ = ("Site", "default_consumer", "default_stream", "set_up")
@@ -129,9 +130,13 @@ async def set_up(server: ServerConfig, defn: JobDef[Any], *, patience: float) ->
         ConfigMismatch: what exists contradicts the definition, and cannot be changed.
         SetupFailed: the server refused, or did not answer in time, with its reason.
     """
-    await _in_words("stream", defn.stream, lambda: _set_up_stream(server, defn), patience)
+    stream = await _in_words("stream", defn.stream, lambda: _set_up_stream(server, defn), patience)
     if defn.dead_letter:
-        await _in_words("stream", _dead_letters.STREAM, lambda: _set_up_dead_letters(server), patience)
+        # As many as the jobs have: a node that is down must not keep them from being parked.
+        replicas = stream.get("num_replicas", 1)
+        await _in_words(
+            "stream", _dead_letters.STREAM, lambda: _set_up_dead_letters(server, replicas), patience
+        )
 
     config = await _in_words("consumer", defn.consumer, lambda: _set_up_consumer(server, defn), patience)
     return Site(
@@ -161,17 +166,28 @@ async def _set_up_stream(server: ServerConfig, defn: JobDef[Any]) -> dict[str, A
     return await server.update_stream(_merged(existing, changes)) if changes else existing
 
 
-async def _set_up_dead_letters(server: ServerConfig) -> dict[str, Any]:
+async def _set_up_dead_letters(server: ServerConfig, replicas: int) -> dict[str, Any]:
     try:
-        return await server.stream(_dead_letters.STREAM)
+        existing = await server.stream(_dead_letters.STREAM)
     except NotFoundError:
         try:
-            return await server.create_stream(_dead_letters.stream_config())
+            return await server.create_stream(_dead_letters.stream_config(replicas))
         except APIError as error:
             if error.err_code not in _STREAM_EXISTS:
                 raise
 
-            return await _or_raise(server.stream(_dead_letters.STREAM), error)
+            existing = await _or_raise(server.stream(_dead_letters.STREAM), error)
+
+    if existing.get("num_replicas", 1) < replicas:
+        try:
+            return await server.update_stream(existing | {"num_replicas": replicas})
+        except APIError as error:
+            # Say, too few nodes are up for more replicas. That must not keep the worker from its jobs.
+            logger.warning(
+                "%s stays on fewer nodes than its jobs: %s", _dead_letters.STREAM, error.description
+            )
+
+    return existing
 
 
 async def _set_up_consumer(server: ServerConfig, defn: JobDef[Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@
 | `NotResponding` | a job goes on although it was cancelled | |
 | `LoopBlocked` | a job held the event loop up for longer than a third of `ack_wait` | |
 | `Connected`, `Disconnected` | the link came up, went down | |
+| `ServerError` | the server reported an error | |
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ __all__ = (
     "NotResponding",
     "Pull",
     "Receive",
+    "ServerError",
     "Start",
     "Stop",
     "Timeout",
@@ -67,6 +69,14 @@ class Disconnected(Event):
 
     server: str
     why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerError(Event):
+    """The server said `-ERR` on the link: a missing permission, a limit. `Disconnected` tells if it closed for it."""
+
+    server: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

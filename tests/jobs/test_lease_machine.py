@@ -28,8 +28,11 @@ TICK = ACK_WAIT / 20
 # What we say is heard within the margin of a lease; what we hear may be as late as it likes.
 DELAYS_OUT = st.sampled_from([0.0, 0.05, 0.2, 0.4])
 DELAYS_IN = st.sampled_from([0.0, 0.05, 0.4, 2.0, 4.0])
+# Until a worker has so many it pulls, one at a time.
+IN_HAND = 3
 ANSWERS = st.sampled_from([ACK, nak_answer(), nak_answer(0.5), nak_answer(15), term_answer("enough")])
 WORKERS = st.integers(0, 1)
+TIMES = st.sampled_from([0.5, 1.0, 3.0, 4.0, 8.0, 12.0])
 
 
 class Worker:
@@ -43,6 +46,7 @@ class Worker:
             self.desk.connection, "S", "C", claimed=self.desk.book.claimed, held=self.desk.book.held
         )
         self.announced = 0
+        self.pulls_at = 0.0
 
     def live(self, now: float) -> None:
         """Do what the tasks of a worker do when the event loop turns."""
@@ -54,6 +58,10 @@ class Worker:
             self.announced += 1
             if lease.delivery.attempt > 1:
                 self.claims.announce(lease.delivery)
+
+        if now >= self.pulls_at and self.desk.link.connected and len(self.desk.book) < IN_HAND:
+            self.pulls_at = now + 1.0
+            self.desk.pull()
 
         if now >= self.looks_at:
             self.looks_at = self.desk.book.look_through()
@@ -79,7 +87,7 @@ class Life(RuleBasedStateMachine):
         for _ in range(count):
             self.office.server.publish()
 
-    @rule(seconds=st.sampled_from([0.1, 0.5, 1.0, 3.0, 4.0, 8.0, 12.0]))
+    @rule(seconds=TIMES)
     def pass_time(self, seconds: float) -> None:
         """Time goes by in small steps, and who is awake does what is due."""
         ends = self.clock() + seconds
@@ -87,29 +95,31 @@ class Life(RuleBasedStateMachine):
             self.clock.advance(0.05)
             self.turn()
 
-    @rule(who=WORKERS)
-    def cut_the_link(self, who: int) -> None:
+    @rule(who=WORKERS, seconds=TIMES)
+    def cut_the_link(self, who: int, seconds: float) -> None:
         self.workers[who].desk.link.cut()
-
-    @rule(who=WORKERS)
-    def mend_the_link(self, who: int) -> None:
+        self.pass_time(seconds)
         self.workers[who].desk.link.mend()
 
     @rule(who=WORKERS, count=st.integers(1, 3))
     def lose_replies(self, who: int, count: int) -> None:
         self.workers[who].desk.link.lose_replies = count
 
-    @rule(who=WORKERS, whether=st.booleans())
-    def swallow_what_is_sent(self, who: int, whether: bool) -> None:
-        self.workers[who].desk.link.swallow = whether
+    @rule(who=WORKERS, seconds=TIMES)
+    def swallow_what_is_sent(self, who: int, seconds: float) -> None:
+        self.workers[who].desk.link.swallow = True
+        self.pass_time(seconds)
+        self.workers[who].desk.link.swallow = False
 
-    @rule(whether=st.booleans())
-    def elect_or_lose_a_leader(self, whether: bool) -> None:
-        self.office.server.has_leader = whether
+    @rule(seconds=TIMES)
+    def lose_the_leader(self, seconds: float) -> None:
+        self.office.server.has_leader = False
+        self.pass_time(seconds)
+        self.office.server.has_leader = True
 
     @rule(
         who=WORKERS,
-        seconds=st.sampled_from([1.0, 4.0, 8.0, 12.0, 30.0]),
+        seconds=TIMES,
         then=st.sampled_from(["read", "look", "settle", "turn"]),
         count=st.integers(0, 2),
     )
@@ -128,13 +138,9 @@ class Life(RuleBasedStateMachine):
             for lease in worker.desk.leases:
                 worker.desk.book.settle(lease, ACK)
 
-    # What a worker does...
+        self.turn()
 
-    @rule(who=WORKERS, batch=st.integers(1, 3))
-    def pull(self, who: int, batch: int) -> None:
-        worker = self.workers[who]
-        if worker.desk.link.connected:
-            worker.desk.pull(batch)
+    # What a worker does...
 
     @rule(who=WORKERS, which=st.integers(0, 5), answer=ANSWERS)
     def settle(self, who: int, which: int, answer: Answer) -> None:
@@ -243,7 +249,7 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=150, stateful_step_count=40)
+TestLife.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 # Found by it, and kept by name...
@@ -258,10 +264,8 @@ def machine() -> Life:
 def with_one_in_hand() -> Life:
     life = machine()
     life.publish(1)
-    life.pull(0, 1)
-    life.pass_time(0.1)
+    life.pass_time(0.5)
     assert life.workers[0].desk.leases
-    life.pull(1, 1)
     return life
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import AbstractAsyncContextManager
 
 import anyio
 import pytest
@@ -18,6 +19,11 @@ from support.servers import free_port
 pytestmark = pytest.mark.anyio
 
 
+def brief_server() -> AbstractAsyncContextManager[Server]:
+    """One that announced its end does not listen to SIGTERM any more: it would be waited for in vain."""
+    return run_server(jetstream=False, stop_timeout=0.1)
+
+
 def announce_end(server: Server) -> None:
     server.signal(signal.SIGUSR2)
 
@@ -29,7 +35,7 @@ async def told(nc: Connection) -> None:
 
 async def test_the_connection_moves_to_another_server_before_it_is_thrown_out(name: str) -> None:
     watcher = Watcher()
-    async with run_server(jetstream=False) as first, run_server(jetstream=False) as second:
+    async with brief_server() as first, brief_server() as second:
         urls = [first.url, second.url]
         async with (
             connect(urls, watcher=watcher, dont_randomize=True, **quick()) as nc,
@@ -47,7 +53,7 @@ async def test_the_connection_moves_to_another_server_before_it_is_thrown_out(na
 
 
 async def test_requests_under_way_are_still_answered_while_it_moves(name: str) -> None:
-    async with run_server(jetstream=False) as first, run_server(jetstream=False) as second:
+    async with brief_server() as first, brief_server() as second:
         urls = [first.url, second.url]
         async with (
             connect(first.url, **quick()) as other,
@@ -76,7 +82,7 @@ async def test_requests_under_way_are_still_answered_while_it_moves(name: str) -
 
 
 async def test_a_request_that_is_not_answered_does_not_keep_it_for_ever(name: str) -> None:
-    async with run_server(jetstream=False) as first, run_server(jetstream=False) as second:
+    async with brief_server() as first, brief_server() as second:
         urls = [first.url, second.url]
         async with (
             connect(first.url, **quick()) as other,
@@ -101,7 +107,7 @@ async def _ask_in_vain(nc: Connection, subject: str) -> None:
 
 
 async def test_publishes_go_on_while_it_moves(name: str) -> None:
-    async with run_server(jetstream=False) as first, run_server(jetstream=False) as second:
+    async with brief_server() as first, brief_server() as second:
         urls = [first.url, second.url]
         async with (
             connect(first.url, **quick()) as on_first,
@@ -125,14 +131,15 @@ async def test_publishes_go_on_while_it_moves(name: str) -> None:
             await on_second.flush()
             await one.drain()
             await two.drain()
-            received = [int(message.data) async for each in (one, two) for message in each]
+            received = [int(message.data) async for message in one]
+            received += [int(message.data) async for message in two]
 
     assert received == list(range(count))
 
 
 async def test_with_no_other_server_it_stays_and_comes_back(name: str) -> None:
     watcher = Watcher()
-    async with run_server(jetstream=False) as server, connect(server.url, watcher=watcher, **quick()) as nc:
+    async with brief_server() as server, connect(server.url, watcher=watcher, **quick()) as nc:
         announce_end(server)
         await told(nc)
         await nc.flush()
@@ -145,7 +152,7 @@ async def test_with_no_other_server_it_stays_and_comes_back(name: str) -> None:
 
 async def test_with_no_other_server_that_answers_it_stays(name: str) -> None:
     watcher = Watcher()
-    async with run_server(jetstream=False) as server:
+    async with brief_server() as server:
         urls = [server.url, f"nats://127.0.0.1:{free_port()}"]
         async with connect(urls, watcher=watcher, dont_randomize=True, **quick()) as nc:
             announce_end(server)
@@ -160,7 +167,7 @@ async def test_it_can_be_left_in_the_middle_of_moving() -> None:
     async def mute(stream: SocketStream) -> None:
         pass
 
-    async with run_server(jetstream=False) as server, scripted_peer(mute) as peer:
+    async with brief_server() as server, scripted_peer(mute) as peer:
         with anyio.fail_after(LIMIT):
             async with connect([server.url, peer.url], dont_randomize=True, connect_timeout=1000) as nc:
                 announce_end(server)
@@ -171,8 +178,11 @@ async def test_it_can_be_left_in_the_middle_of_moving() -> None:
 
 
 async def test_without_reconnecting_it_stays() -> None:
-    async with run_server(jetstream=False) as first, run_server(jetstream=False) as second:
-        async with connect([first.url, second.url], dont_randomize=True, allow_reconnect=False) as nc:
-            announce_end(first)
-            await told(nc)
-            await nc.flush()
+    async with (
+        brief_server() as first,
+        brief_server() as second,
+        connect([first.url, second.url], dont_randomize=True, allow_reconnect=False) as nc,
+    ):
+        announce_end(first)
+        await told(nc)
+        await nc.flush()

@@ -16,7 +16,7 @@ from nats.js.client import JetStreamContext
 
 from .._groups import unwrapped
 from ..errors import UsageError
-from ..events import Connected, Disconnected, Event
+from ..events import Connected, Disconnected, Event, ServerError
 from ..jetstream import jetstream_context
 from ..wire import Connection, ConnectOptions, HeaderInput, connect
 from ._definition import JobDef
@@ -326,6 +326,7 @@ class _LinkEvents:
 
     def server_error(self, server: str, text: str) -> None:
         logger.warning("%s says: %s", server, text)
+        self._emitter.emit(ServerError(server=server, text=text))
 
     def loop_held(self, seconds: float) -> None:
         if seconds < _LONG_HOLD:

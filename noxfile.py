@@ -16,8 +16,9 @@ PYTHONS = nox.project.python_versions(PROJECT)
 SERVERS = ["2.10.26", "2.11.11", "2.12.8", "2.14.6", "2.15.1"]
 # In the session `examples`.
 EXAMPLES = ["tests/test_examples.py", "tests/test_readme.py"]
-# These test what no version of Python changes: once is enough.
-ONCE = ["benchmarks", "chaos", "cluster", "docker", "interop", "servers"]
+# These need the machine for themselves, or test what no version of Python changes: once is enough.
+ALONE = ["tests/benchmarks", "tests/chaos", "tests/cluster"]
+ONCE = ["tests/docker", "tests/interop", "tests/servers"]
 
 
 def install(session: nox.Session, group: str) -> None:
@@ -27,12 +28,18 @@ def install(session: nox.Session, group: str) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The whole suite, on each Python that is found."""
+    """The whole suite on the first Python; on the others what depends on it, without uvloop."""
     install(session, "test")
-    left_out = [*EXAMPLES, *(f"tests/{folder}" for folder in ONCE if session.python != PYTHONS[0])]
     # Most tests wait for a server or a clock: more of them at once than there are cores.
-    parallel = ("-n", "4", "--dist", "loadgroup")
+    parallel = ["-n", "4", "--dist", "loadgroup"]
+    left_out = EXAMPLES + ALONE
+    if session.python != PYTHONS[0]:
+        left_out += ONCE
+        parallel += ["-k", "not uvloop"]
+
     session.run("pytest", *parallel, *(f"--ignore={path}" for path in left_out), *session.posargs)
+    if session.python == PYTHONS[0]:
+        session.run("pytest", *ALONE, *session.posargs)
 
 
 @nox.session

@@ -212,6 +212,7 @@ class Life(RuleBasedStateMachine):
             assert all(lease.answer is None for lease in lost)
             assert all(lease.answer is not None for lease in unconfirmed)
             assert all(lease.closed for lease in lost + unconfirmed)
+            assert all(lease in lost for lease in desk.leases if lease.closed and lease.answer is None)
 
     @invariant()
     def the_book_has_what_is_not_closed(self) -> None:

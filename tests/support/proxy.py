@@ -72,6 +72,7 @@ class Proxy:
         self._pairs: set[_Pair] = set()
         self._refusing = False
         self._changed = anyio.Event()
+        self._left: dict[Direction, int] = {}
         self._clear()
 
     @property
@@ -142,7 +143,7 @@ class Proxy:
         self._stalled = self._swallowing = _NEITHER
         self._bytes_per_second = 0.0
         self._splitting = False
-        self._left: dict[Direction, int] = {}
+        self._left = {}
 
     def _tell(self) -> None:
         self._changed.set()

@@ -64,6 +64,7 @@ async def test_leaving_takes_no_longer_than_draining(
     url: str, name: str, state: str, cancelled: bool
 ) -> None:
     async with fault_proxy(url) as proxy:
+        began = anyio.current_time()
         with anyio.fail_after(LIMIT), anyio.CancelScope() as scope:
             options = quick(drain_timeout=DRAIN, connect_timeout=1000)
             async with connect(proxy.url, **options) as nc, nc.subscribe(name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Unpack
 
 import anyio
@@ -70,6 +71,10 @@ async def alive_again(nc: Connection, subject: str) -> bytes:
                 await nc.publish(subject, b"alive", timeout=LIMIT)
                 with anyio.move_on_after(0.2):
                     return (await messages.receive()).data
+
+
+def came_back(nc: Connection, before: int) -> bool:
+    return nc.connected and nc.reconnects > before
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -247,7 +252,7 @@ async def test_what_is_half_sent_when_the_link_breaks_is_not_sent_again(url: str
             for number in range(300):
                 await nc.publish(name, b"%d.%d" % (count, number))
 
-            await until(lambda before=reconnects: nc.connected and nc.reconnects > before)
+            await until(partial(came_back, nc, reconnects))
 
         await nc.flush()
         await other.flush()

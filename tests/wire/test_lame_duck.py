@@ -38,7 +38,7 @@ async def test_the_connection_moves_to_another_server_before_it_is_thrown_out(na
     async with brief_server() as first, brief_server() as second:
         urls = [first.url, second.url]
         async with (
-            connect(urls, watcher=watcher, dont_randomize=True, **quick()) as nc,
+            connect(urls, watcher=watcher, **quick(dont_randomize=True)) as nc,
             nc.subscribe(name) as messages,
         ):
             announce_end(first)
@@ -57,7 +57,7 @@ async def test_requests_under_way_are_still_answered_while_it_moves(name: str) -
         urls = [first.url, second.url]
         async with (
             connect(first.url, **quick()) as other,
-            connect(urls, dont_randomize=True, **quick()) as nc,
+            connect(urls, **quick(dont_randomize=True)) as nc,
             other.subscribe(name) as requests,
         ):
             await other.flush()
@@ -86,7 +86,7 @@ async def test_a_request_that_is_not_answered_does_not_keep_it_for_ever(name: st
         urls = [first.url, second.url]
         async with (
             connect(first.url, **quick()) as other,
-            connect(urls, dont_randomize=True, **quick()) as nc,
+            connect(urls, **quick(dont_randomize=True)) as nc,
             other.subscribe(name) as requests,
         ):
             await other.flush()
@@ -112,7 +112,7 @@ async def test_publishes_go_on_while_it_moves(name: str) -> None:
         async with (
             connect(first.url, **quick()) as on_first,
             connect(second.url, **quick()) as on_second,
-            connect(urls, dont_randomize=True, **quick()) as nc,
+            connect(urls, **quick(dont_randomize=True)) as nc,
             on_first.subscribe(name) as one,
             on_second.subscribe(name) as two,
         ):
@@ -154,7 +154,7 @@ async def test_with_no_other_server_that_answers_it_stays(name: str) -> None:
     watcher = Watcher()
     async with brief_server() as server:
         urls = [server.url, f"nats://127.0.0.1:{free_port()}"]
-        async with connect(urls, watcher=watcher, dont_randomize=True, **quick()) as nc:
+        async with connect(urls, watcher=watcher, **quick(dont_randomize=True)) as nc:
             announce_end(server)
             await told(nc)
             for _ in range(5):

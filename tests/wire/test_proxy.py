@@ -21,6 +21,10 @@ async def echo(stream: SocketStream) -> None:
         await stream.send(await stream.receive())
 
 
+async def hang_up(stream: SocketStream) -> None:
+    await stream.aclose()
+
+
 @asynccontextmanager
 async def through() -> AsyncIterator[tuple[Proxy, SocketStream]]:
     """A client of a proxy before a server that echoes."""
@@ -134,7 +138,7 @@ async def test_what_is_injected_comes_from_nobody() -> None:
 
 
 async def test_when_the_server_goes_so_does_the_client() -> None:
-    async with scripted_peer(SocketStream.aclose) as peer, fault_proxy(peer.url) as proxy:
+    async with scripted_peer(hang_up) as peer, fault_proxy(peer.url) as proxy:
         async with await anyio.connect_tcp("127.0.0.1", proxy.port) as stream:
             await is_reset(stream)
 

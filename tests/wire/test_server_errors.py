@@ -265,7 +265,10 @@ async def test_a_ping_is_answered_before_what_is_queued() -> None:
             received.extend(await stream.receive())
 
     go = anyio.Event()
-    async with scripted_peer(script) as peer, connect(peer.url, pending_size=10**9, **quick()) as nc:
+    async with (
+        scripted_peer(script) as peer,
+        connect(peer.url, **quick(pending_size=10**9, drain_timeout=0.2)) as nc,
+    ):
         await nc.flush()
         link = nc._uplink.link
         assert link is not None
@@ -273,7 +276,7 @@ async def test_a_ping_is_answered_before_what_is_queued() -> None:
         for _ in range(16):
             nc.send("a", "", b"", bytes(1024 * 1024))
 
-        await until(lambda: link._sending)
+        await until(lambda: link._outbox.sending)
         for _ in range(16):
             nc.send("b", "", b"", bytes(1024 * 1024))
 

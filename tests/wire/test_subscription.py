@@ -166,10 +166,10 @@ async def test_what_came_before_the_end_is_read_before_the_error(nc: Connection,
                 await messages.receive()
 
 
-@pytest.mark.parametrize("bound", [{"max_messages": 0}, {"max_bytes": 0}])
-async def test_a_mailbox_without_room_is_refused(nc: Connection, bound: dict[str, int]) -> None:
+@pytest.mark.parametrize(("count", "size"), [(0, 1), (1, 0), (-1, 1)])
+async def test_a_mailbox_without_room_is_refused(nc: Connection, count: int, size: int) -> None:
     with pytest.raises(UsageError, match="1 or more"):
-        async with nc.subscribe("a", **bound):
+        async with nc.subscribe("a", max_messages=count, max_bytes=size):
             pass
 
 

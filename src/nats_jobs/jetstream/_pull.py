@@ -135,11 +135,16 @@ class Puller:
             self._trouble = PullStatus(StatusKind.BACK_OFF, why)
             self._changed.set()
 
-    async def close(self) -> None:
+    def withdraw(self) -> None:
         """Take all requests back. What the server had already sent is still given to `take` (NATS.md 2.5)."""
-        self._open = False
-        self._closing = True
-        self._connection.drop(self._sid, keep=True)
+        if not self._closing:
+            self._open = False
+            self._closing = True
+            self._connection.drop(self._sid, keep=True)
+
+    async def close(self) -> None:
+        """Take all requests back, and wait for what the server had already sent."""
+        self.withdraw()
         try:
             await self._connection.flush(_FLUSH)
         except NatsJobsError:

@@ -165,5 +165,9 @@ class Intake:
     def close(self) -> None:
         """Take nothing more, and hand back at once what has not started."""
         self._open = False
+        if self.puller is not None:
+            # First: or the server would deliver what is handed back to a request of ours that still stands.
+            self.puller.withdraw()
+
         while (lease := self.take()) is not None:
             self._leases.settle(lease, nak_answer())

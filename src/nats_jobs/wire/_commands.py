@@ -15,14 +15,13 @@ def connect(fields: dict[str, Any]) -> bytes:
     return b"CONNECT " + json.dumps(fields, separators=(",", ":")).encode() + b"\r\n"
 
 
-def publish(subject: str, reply: str, header_block: bytes, data: bytes) -> bytes:
+def publish(subject: bytes, reply: bytes, header_block: bytes, data: bytes) -> bytes:
     """Write PUB, or HPUB when there is a header block."""
     if header_block:
         size = len(header_block)
-        line = f"HPUB {subject} {reply} {size} {size + len(data)}\r\n".encode("utf-8", "surrogateescape")
-        return b"%b%b%b\r\n" % (line, header_block, data)
+        return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, size, size + len(data), header_block, data)
 
-    return b"%b%b\r\n" % (f"PUB {subject} {reply} {len(data)}\r\n".encode("utf-8", "surrogateescape"), data)
+    return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(data), data)
 
 
 def subscribe(subject: str, queue: str, sid: int) -> bytes:

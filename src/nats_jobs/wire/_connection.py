@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import anyio
-from anyio.abc import TaskStatus
 
-from ..errors import ConnectionLost, NatsJobsError, PayloadTooLarge, RequestTimeout, ServerRefused
-from . import _commands
-from ._interests import Interest, Interests, ignore, nothing
-from ._link import Link
+from ..errors import ConnectionLost, NatsJobsError, RequestTimeout
 from ._messages import HeaderInput, Msg, encode_headers
 from ._options import Options
-from ._requests import OnReply, Requests, Waiter, answer_of
+from ._plumbing import Plumbing
+from ._requests import Waiter, answer_of
 from ._statistics import Statistics
-from ._subjects import check_line, check_publish_subject, check_queue, check_subscribe_subject, unique_token
+from ._subjects import (
+    check_line,
+    check_publish_subject,
+    check_queue,
+    check_subscribe_subject,
+    encoded,
+    publishable,
+)
 from ._subscription import Subscription
-from ._uplink import Uplink
 from ._watcher import LinkWatcher
 
 __all__ = ("Connection",)
@@ -31,57 +33,15 @@ _MAX_MESSAGES = 65536
 _MAX_BYTES = 64 * 1024 * 1024
 
 
-class Connection:
+class Connection(Plumbing):
     """A connection to a NATS server that finds its way back when the link breaks.
 
     Made by `connect`. All methods may be called from any task of the same event loop.
     """
 
     def __init__(self, urls: Sequence[str], options: Options, watcher: LinkWatcher) -> None:
-        self._options = options
-        self._requests = Requests(options.inbox_prefix)
-        self._interests = Interests(
-            Interest(self._requests.subject, "", self._requests.deliver, self._requests.bar)
-        )
-        self._uplink = Uplink(urls, options, watcher, self._interests, self._requests)
+        super().__init__(urls, options, watcher)
         self._subscriptions: dict[int, Subscription] = {}
-        self._messages_out = 0
-
-    # What there is to know...
-
-    @property
-    def connected(self) -> bool:
-        """Whether the link is up now."""
-        return self._uplink.link is not None
-
-    @property
-    def server_info(self) -> dict[str, Any]:
-        """What the server says of itself, by the names of the INFO message. Kept while the link is down."""
-        return self._uplink.info
-
-    @property
-    def max_payload(self) -> int:
-        """Most bytes of headers and payload together that the server takes."""
-        return self._uplink.max_payload
-
-    @property
-    def reconnects(self) -> int:
-        """How often the link came back. A number that changed means that server-side state of the old link is gone."""
-        return self._uplink.reconnects
-
-    @property
-    def arrived_after(self) -> float:
-        """A moment on the monotonic clock, not later than the sending of any message that is delivered now.
-
-        It lags by `sharpen_pulse`'s period and the round trip, from the first time it was read.
-        """
-        self._uplink.pulse.wanted = True
-        return self._uplink.pulse.arrived_after
-
-    def sharpen_pulse(self, period: float) -> None:
-        """Let `arrived_after` lag by at most twice `period` seconds and a round trip. It only ever becomes sharper."""
-        self._uplink.pulse.wanted = True
-        self._uplink.pulse.period = min(self._uplink.pulse.period, period)
 
     def statistics(self) -> Statistics:
         """Return the counts so far."""
@@ -93,18 +53,6 @@ class Connection:
             reconnects=self._uplink.reconnects,
             round_trip=self._uplink.round_trip,
         )
-
-    def new_inbox(self) -> str:
-        """Return a subject that nobody else uses."""
-        return f"{self._options.inbox_prefix}.{unique_token()}"
-
-    async def wait_connected(self) -> None:
-        """Wait until the link is up.
-
-        Raises:
-            ConnectionClosed, ConnectFailed: it never will be.
-        """
-        await self._uplink.wait()
 
     # Publishing...
 
@@ -129,64 +77,17 @@ class Connection:
             ConnectionLost: there was no link for `timeout` seconds; nothing was sent.
             ConnectionClosed, ConnectFailed: the connection has ended.
         """
-        check_publish_subject(subject)
+        target = publishable(subject)
         if reply:
             check_publish_subject(reply)
             check_line(subject, reply)
 
         block = encode_headers(headers) if headers else b""
         link = self._uplink.link or await self._uplink.wait_for(timeout)
-        if self._put(link, subject, reply, block, data):
+        if self._put(link, target, encoded(reply) if reply else b"", block, data):
             await link.give_way()
 
-    def send(self, subject: str, reply: str, block: bytes, data: bytes) -> None:
-        """Queue one message without waiting or checking the subject. For protocol replies such as acks.
-
-        The caller bounds how many it sends: nothing holds it back.
-
-        Raises:
-            ConnectionLost: there is no link now. Nothing was queued.
-            PayloadTooLarge, ServerRefused: nothing was queued, and never can be.
-        """
-        self._put(self._uplink.require(), subject, reply, block, data)
-
-    def _put(self, link: Link, subject: str, reply: str, block: bytes, data: bytes) -> bool:
-        size = len(block) + len(data)
-        if size > self._uplink.max_payload:
-            raise PayloadTooLarge(subject, size, self._uplink.max_payload)
-
-        if block and not link.takes_headers:
-            # It would close the connection without a word (NATS.md 1.4).
-            raise ServerRefused(str(link.server), "it takes no headers (no_header_support)")
-
-        self._messages_out += 1
-        return link.write(_commands.publish(subject, reply, block, data))
-
     # Asking...
-
-    def ask(self, subject: str, data: bytes, on_reply: OnReply, block: bytes = b"") -> str:
-        """Queue a request and return its reply subject at once. The subject is not checked.
-
-        `on_reply` is called once, in the reader's task, with the reply or with why there can be none; it
-        must return at once and not raise. There is no time limit: `forget` ends the wait.
-
-        Raises:
-            ConnectionLost: there is no link now. Nothing was queued and `on_reply` will not be called.
-            PayloadTooLarge, ServerRefused, PermissionDenied: likewise, and it never can be.
-        """
-        link = self._uplink.require()
-        reply = self._requests.open(subject, on_reply)
-        try:
-            self._put(link, subject, reply, block, data)
-        except NatsJobsError:
-            self._requests.forget(reply)
-            raise
-
-        return reply
-
-    def forget(self, reply_subject: str) -> None:
-        """Take back an `ask`: its `on_reply` will not be called."""
-        self._requests.forget(reply_subject)
 
     async def request(
         self,
@@ -288,34 +189,6 @@ class Connection:
             self.drop(sid)
             subscription.end()
 
-    def listen(
-        self,
-        subject: str,
-        sink: Callable[[Msg], None],
-        *,
-        queue: str = "",
-        fail: Callable[[Exception], None] = ignore,
-        renewed: Callable[[], None] = nothing,
-        asks: str = "",
-    ) -> int:
-        """Subscribe with a function; return the number to `drop`. For the library's own use.
-
-        `sink` is called in the reader's task for each message; it must return at once and not raise: what it
-        raises ends the connection and comes out of `connect`. `fail` is called when the server refuses the
-        subscription or the connection ends, `renewed` when it was made again on another link: what the old
-        link's server held for it is gone. `asks` is where the messages are asked for with `send`: when the
-        server refuses a publish to that, `fail` is called, too.
-        """
-        sid = self._interests.add(Interest(subject, queue, sink, fail, renewed, asks), self._uplink.link)
-        if self._uplink.closed is not None:
-            self._interests.refuse(sid, self._uplink.closed)
-
-        return sid
-
-    def drop(self, sid: int, *, keep: bool = False) -> None:
-        """Unsubscribe. With `keep`, messages that are already under way still reach the sink, until dropped without."""
-        self._interests.drop(sid, self._uplink.link, keep=keep)
-
     async def drain(self) -> None:
         """End every subscription after what was already sent to it, and wait until all we sent has arrived.
 
@@ -335,16 +208,6 @@ class Connection:
             for sid, subscription in leaving.items():
                 self.drop(sid)
                 subscription.end()
-
-    # Its tasks, for `connect`...
-
-    async def keep_linked(self, *, task_status: TaskStatus[None]) -> None:
-        """Connect, and connect again, until cancelled. Raises when no server is left to try."""
-        await self._uplink.run(task_status=task_status)
-
-    async def beat(self) -> None:
-        """Keep `arrived_after` honest, until cancelled."""
-        await self._uplink.beat()
 
     async def wind_down(self) -> None:
         """Let what is queued leave, at most `drain_timeout` seconds. Never raises."""

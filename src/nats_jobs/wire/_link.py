@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint
 
 from .._clock import running_clock
 from ..errors import ConnectionLost, ProtocolError
@@ -24,16 +23,13 @@ from . import _commands
 from ._handshake import Greeted
 from ._messages import Msg
 from ._options import Options
+from ._outbox import Outbox
 from ._parser import Err, Frame, Info, Ping, Pong
 from ._pulse import Pulse
 
 __all__ = ("Link", "LinkOwner", "OnPong")
 
 _RECEIVE = 256 * 1024
-# One send at most: so that a slow peer is noticed by the clock of one send, not of megabytes.
-_SEND = 1024 * 1024
-# Queued bytes after which a publisher lets others have a turn, the writer among them.
-_TURN = 64 * 1024
 
 OnPong = Callable[[ConnectionLost | None], None]
 
@@ -73,7 +69,7 @@ class Link:
         self.greeting = greeted.info
         self.takes_headers = bool(greeted.info.get("headers"))
         self.leaving = anyio.Event()
-        self.bytes_in = self.bytes_out = 0
+        self.bytes_in = 0
         self.round_trip: float | None = None
         self.last_words = ""
         self._stream = greeted.stream
@@ -83,40 +79,20 @@ class Link:
         self._pulse = pulse
         self._owner = owner
         self._clock = running_clock()
-        self._queue: list[bytes] = []
-        self._queued_bytes = 0
-        self._next_turn = min(_TURN, options.pending_size)
-        self._work = anyio.Event()
-        self._room: anyio.Event | None = None
+        self._outbox = Outbox(greeted.stream, options.pending_size)
+        # Straight there: they are on the way of every message.
+        self.write = self._outbox.write
+        self.give_way = self._outbox.give_way
         self._owed: deque[_Owed] = deque()
-        self._sends = 0
-        self._sending = False
         self._heard = True
         self._why: str | None = None
         self._group: TaskGroup | None = None
 
+    @property
+    def bytes_out(self) -> int:
+        return self._outbox.bytes_out
+
     # Sending...
-
-    def write(self, frame: bytes) -> bool:
-        """Queue a whole frame; return whether the writer should `give_way` now. Never blocks."""
-        if not self._queue:
-            self._work.set()
-
-        self._queue.append(frame)
-        self._queued_bytes += len(frame)
-        return self._queued_bytes > self._next_turn
-
-    async def give_way(self) -> None:
-        """Let others have a turn; wait while more than `pending_size` bytes are queued, unless the link breaks."""
-        if self._queued_bytes <= self._options.pending_size:
-            self._next_turn = min(self._queued_bytes + _TURN, self._options.pending_size)
-            await checkpoint()
-
-        while self._queued_bytes > self._options.pending_size and self._why is None:
-            if self._room is None:
-                self._room = anyio.Event()
-
-            await self._room.wait()
 
     def ping(self, on_pong: OnPong = _nobody) -> None:
         """Ask for a PONG. `on_pong` is called once: with None when it came, with an error when the link broke."""
@@ -159,6 +135,7 @@ class Link:
             return
 
         self._why = why
+        self._outbox.close()
         if self._group is not None:
             self._group.cancel_scope.cancel(why)
 
@@ -184,7 +161,7 @@ class Link:
                 self._group.start_soon(self._write)
                 self._group.start_soon(self._keep_alive)
         finally:
-            self._wake_waiting_for_room()
+            self._outbox.close()
             await self.close()
 
     async def close(self) -> None:
@@ -220,8 +197,7 @@ class Link:
         match frame:
             case Ping():
                 # Before what is queued: a peer that waits for it may give us up while megabytes pass.
-                self._queue.insert(0, _commands.PONG)
-                self._work.set()
+                self._outbox.write_first(_commands.PONG)
             case Pong() if self._owed:
                 owed = self._owed.popleft()
                 self.round_trip = self._clock() - owed.sent_at
@@ -238,29 +214,9 @@ class Link:
 
     async def _write(self) -> None:
         try:
-            while True:
-                while not self._queue:
-                    self._work = anyio.Event()
-                    await self._work.wait()
-
-                await self._send_queued()
+            await self._outbox.run()
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError) as error:
             self._break_off_by_server(_cause(error))
-
-    async def _send_queued(self) -> None:
-        """Send what is queued as one piece, in slices."""
-        data = b"".join(self._queue)
-        self._queue.clear()
-        self._queued_bytes = 0
-        self._next_turn = min(_TURN, self._options.pending_size)
-        self._sending = True
-        for start in range(0, len(data), _SEND):
-            await self._stream.send(data[start : start + _SEND] if len(data) > _SEND else data)
-            self._sends += 1
-
-        self._sending = False
-        self.bytes_out += len(data)
-        self._wake_waiting_for_room()
 
     async def _keep_alive(self) -> None:
         """Ping the peer; break off when nothing comes for too long, or when a send is stuck (NATS.md 1.5).
@@ -272,9 +228,9 @@ class Link:
         silent = stuck = last_sends = 0
         while True:
             await anyio.sleep(interval)
-            stuck = stuck + 1 if self._sending and self._sends == last_sends else 0
+            stuck = stuck + 1 if self._outbox.sending and self._outbox.sends == last_sends else 0
             silent = 0 if self._heard else silent
-            last_sends, self._heard = self._sends, False
+            last_sends, self._heard = self._outbox.sends, False
             if stuck > most:
                 self.break_off(f"a send has been stuck for {interval * most:g} s")
             elif silent >= most:
@@ -282,11 +238,6 @@ class Link:
             else:
                 silent += 1
                 self.ping()
-
-    def _wake_waiting_for_room(self) -> None:
-        if self._room is not None:
-            self._room.set()
-            self._room = None
 
 
 def _cause(error: BaseException) -> str:

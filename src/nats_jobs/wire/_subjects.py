@@ -9,7 +9,15 @@ from nats.nuid import NUID
 
 from ..errors import BadSubject
 
-__all__ = ("check_line", "check_publish_subject", "check_queue", "check_subscribe_subject", "unique_token")
+__all__ = (
+    "check_line",
+    "check_publish_subject",
+    "check_queue",
+    "check_subscribe_subject",
+    "encoded",
+    "publishable",
+    "unique_token",
+)
 
 _WHITESPACE = re.compile(r"[\s\x00]")
 _nuid = NUID()
@@ -37,6 +45,16 @@ def check_publish_subject(subject: str) -> str:
         raise BadSubject(subject, "a message cannot be published to a wildcard")
 
     return subject
+
+
+@lru_cache(maxsize=1024)
+def publishable(subject: str) -> bytes:
+    """Return `subject` as it goes over the wire, checked as `check_publish_subject` does."""
+    return encoded(check_publish_subject(subject))
+
+
+def encoded(subject: str) -> bytes:
+    return subject.encode("utf-8", "surrogateescape")
 
 
 @lru_cache(maxsize=1024)

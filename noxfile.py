@@ -30,8 +30,9 @@ def install(session: nox.Session, group: str) -> None:
 def tests(session: nox.Session) -> None:
     """The whole suite on the first Python; on the others what depends on it, without uvloop."""
     install(session, "test")
-    # Most tests wait for a server or a clock: more of them at once than there are cores.
-    parallel = ["-n", "4", "--dist", "loadgroup"]
+    # Most tests wait for a server or a clock: more of them at once than there are cores. On a machine that
+    # stands still for seconds one may fail for that alone; what fails three times is broken.
+    parallel = ["-n", "4", "--dist", "loadgroup", "--reruns", "2"]
     left_out = EXAMPLES + ALONE
     if session.python != PYTHONS[0]:
         left_out += ONCE
@@ -39,7 +40,7 @@ def tests(session: nox.Session) -> None:
 
     session.run("pytest", *parallel, *(f"--ignore={path}" for path in left_out), *session.posargs)
     if session.python == PYTHONS[0]:
-        session.run("pytest", *ALONE, *session.posargs)
+        session.run("pytest", "--reruns", "2", *ALONE, *session.posargs)
 
 
 @nox.session
@@ -62,7 +63,7 @@ def types(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Each example by itself, its output compared; every snippet of the README."""
     install(session, "test")
-    session.run("pytest", "-n", "2", "--dist", "loadfile", *EXAMPLES, *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "loadfile", "--reruns", "2", *EXAMPLES, *session.posargs)
 
 
 @nox.session

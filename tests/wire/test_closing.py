@@ -198,6 +198,7 @@ def running_tasks() -> int:
     return len(anyio.get_running_tasks())
 
 
+@pytest.mark.slow
 async def test_connections_cancelled_at_random_points_leave_no_task_socket_or_subscription() -> None:
     rng = random.Random(20261123)
     async with monitored_server() as (server, port), connect(server.url, name="witness") as witness:

@@ -149,7 +149,11 @@ async def _flushes(nc: Connection) -> bool:
 def test_whatever_a_server_does_the_connection_lives_or_ends_in_words(
     backend: str, options: dict[str, Any]
 ) -> None:
-    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None)
+    @settings(
+        max_examples=EXAMPLES,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+        deadline=None,
+    )
     @given(lives)
     def play(scripts: list[list[tuple[str, bytes]]]) -> None:
         anyio.run(live, scripts, backend=backend, backend_options=options)

@@ -25,7 +25,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import Flag, auto
 from urllib.parse import urlsplit
 
@@ -297,4 +297,5 @@ async def fault_proxy(url: str) -> AsyncIterator[Proxy]:
 
 def _linger_off(stream: SocketStream) -> None:
     """Let the closing of `stream`, which follows, be a reset."""
-    stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    with suppress(OSError):  # closed already
+        stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -114,6 +114,16 @@ async def test_a_half_open_peer_is_noticed(url: str, name: str, direction: Direc
         assert await alive_again(nc, name) == b"alive"
 
 
+async def test_a_peer_that_talks_and_never_answers_is_noticed(url: str, name: str) -> None:
+    watcher = Watcher()
+    async with through_proxy(url, watcher, ping_interval=0.05, max_outstanding_pings=1) as (nc, proxy):
+        # From now on every PONG is taken for a part of this message.
+        await proxy.inject(b"MSG a 1 1000000\r\n")
+        await until(lambda: watcher.downs)
+        assert "though bytes come" in watcher.downs[0] or "stale" in watcher.downs[0]
+        assert await alive_again(nc, name) == b"alive"
+
+
 async def test_a_send_that_is_stuck_is_noticed_while_the_server_still_talks(url: str, name: str) -> None:
     watcher = Watcher()
     async with (

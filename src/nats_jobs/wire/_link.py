@@ -31,6 +31,9 @@ __all__ = ("Link", "LinkOwner", "OnPong")
 
 _RECEIVE = 256 * 1024
 
+# So many times longer than a silent peer, one that talks may owe us a PONG.
+_PATIENCE = 6
+
 OnPong = Callable[[ConnectionLost | None], None]
 
 
@@ -221,20 +224,29 @@ class Link:
     async def _keep_alive(self) -> None:
         """Ping the peer; break off when nothing comes for too long, or when a send is stuck (NATS.md 1.5).
 
-        Both are counted in intervals that were seen to pass, not by the clock: a process that was stopped
-        for an hour finds its timers due, and must give the peer its chance first.
+        Any byte is a sign of life: the PONG may be behind megabytes. But not for ever: bytes that are never an
+        answer may be those of a message whose length was a lie.
+
+        All is counted in intervals that were seen to pass, not by the clock: a process that was stopped for an
+        hour finds its timers due, and must give the peer its chance first.
         """
         interval, most = self._options.ping_interval, self._options.max_outstanding_pings
-        silent = stuck = last_sends = 0
+        silent = stuck = overdue = last_sends = 0
+        oldest: _Owed | None = None
         while True:
             await anyio.sleep(interval)
             stuck = stuck + 1 if self._outbox.sending and self._outbox.sends == last_sends else 0
             silent = 0 if self._heard else silent
+            owed = self._owed[0] if self._owed else None
+            overdue = overdue + 1 if owed is not None and owed is oldest else 0
+            oldest = owed
             last_sends, self._heard = self._outbox.sends, False
             if stuck > most:
                 self.break_off(f"a send has been stuck for {interval * most:g} s")
             elif silent >= most:
                 self.break_off(f"stale: no answer to {silent} pings")
+            elif overdue >= most * _PATIENCE:
+                self.break_off(f"no answer to a ping for {interval * overdue:g} s, though bytes come")
             else:
                 silent += 1
                 self.ping()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import PayloadTooLarge, PublishRefused
-from ..jetstream import Publication, PublishAck, publish
+from ..jetstream import Enqueued, Publication, publish
 from ..wire import Connection, Headers, encode_headers
 from ._stream import Header
 
@@ -40,7 +40,7 @@ async def publish_fitting(
     theirs: Headers,
     *ours: Mapping[str, str],
     timeout: float,
-) -> PublishAck:
+) -> Enqueued:
     """Publish with the first of `ours` that is not too much. Raises as `publish` does."""
     *larger, smallest = (Publication(subject, _block(some, theirs), data) for some in (*ours, {}))
     for publication in larger:

@@ -9,7 +9,7 @@ import anyio
 
 from .._groups import text_of
 from ..errors import NatsJobsError, NotConfirmed
-from ..jetstream import Delivery, PublishAck
+from ..jetstream import Delivery, Enqueued
 from ..units import utc_text
 from ..wire import Connection
 from ._box import Box
@@ -57,7 +57,7 @@ class _Unsent:
         self._reason = reason
         self._error = error
 
-    async def send(self, id: str) -> PublishAck:
+    async def send(self, id: str) -> Enqueued:
         try:
             return await self._send(id, _FIRST_TIMEOUT)
         except NotConfirmed:
@@ -74,7 +74,7 @@ class _Unsent:
         except NatsJobsError as trouble:
             logger.warning("%s cannot be looked at: %s", STREAM, trouble)
 
-    async def _send(self, id: str, timeout: float) -> PublishAck:
+    async def _send(self, id: str, timeout: float) -> Enqueued:
         delivery = self._delivery
         return await publish_fitting(
             self._connection,

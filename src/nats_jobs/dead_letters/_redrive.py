@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 from ..errors import NatsJobsError, PayloadTooLarge, PublishRefused, UsageError
-from ..jetstream import PublishAck
+from ..jetstream import Enqueued
 from ..wire import Headers
 from ._box import API_PATIENCE, Box, HasConnection, State
 from ._browse import Letters, existing
@@ -48,7 +48,7 @@ class Redriven:
     failures: dict[int, NatsJobsError] = field(default_factory=dict)
 
 
-async def redrive(processor: HasConnection, sequence: int) -> PublishAck:
+async def redrive(processor: HasConnection, sequence: int) -> Enqueued:
     """Give one dead letter back: its job goes to the subject it came from, then the letter is removed.
 
     The job counts its attempts from 1 again. It has the headers it was enqueued with, and what is known of
@@ -119,7 +119,7 @@ class _Desk:
         self._box = box
         self._streams: dict[str, State | None] = {}
 
-    async def redrive(self, letter: DeadLetter) -> PublishAck:
+    async def redrive(self, letter: DeadLetter) -> Enqueued:
         await self._check_stream(letter)
         ack = await publish_fitting(
             self._box.connection,

@@ -15,8 +15,8 @@ from ._delivery import (
     term_answer as term_answer,
 )
 from ._publish import (
+    Enqueued as Enqueued,
     Publication as Publication,
-    PublishAck as PublishAck,
     publish as publish,
     publish_many as publish_many,
 )
@@ -26,8 +26,8 @@ __all__ = (
     "ACK",
     "Answer",
     "Delivery",
+    "Enqueued",
     "Publication",
-    "PublishAck",
     "Puller",
     "ServerConfig",
     "explicit_fields",

@@ -17,12 +17,12 @@ from nats.js.client import JetStreamContext
 from .._groups import unwrapped
 from ..errors import UsageError
 from ..events import Connected, Disconnected, Event, ServerError
-from ..jetstream import jetstream_context
+from ..jetstream import Enqueued, jetstream_context
 from ..wire import Connection, ConnectOptions, HeaderInput, connect
 from ._definition import JobDef
 from ._emitter import Emitter, logger
 from ._handle import JobHandle
-from ._producer import Enqueued, Producer
+from ._producer import Producer
 from ._warden import OnUnresponsive, Patience
 from ._worker import Worker, check_grace
 

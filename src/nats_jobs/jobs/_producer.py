@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property, lru_cache
+from itertools import count
 from typing import Any, TypeVar
 
 from ..codecs import MSGPACK, Codec
 from ..errors import EnqueueFailed, UsageError
-from ..jetstream import Publication, publish, publish_many
+from ..jetstream import Enqueued, Publication, publish, publish_many
 from ..wire import Connection, HeaderInput, check_publish_subject, encode_headers, unique_token
 from ._definition import JobDef
 from ._not_before import NOT_BEFORE, not_before
 
-__all__ = ("Enqueued", "Producer")
+__all__ = ("Producer",)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Enqueued:
-    """A job is stored in `stream` as `sequence`; or, when `duplicate`, had been stored before under the same id."""
-
-    stream: str
-    sequence: int
-    duplicate: bool
 
 
 class Producer:
@@ -34,6 +26,9 @@ class Producer:
     def __init__(self, connection: Connection, *, timeout: float) -> None:
         self._connection = connection
         self._timeout = timeout
+        # A unique stem, and a number: an id of its own for every job, at the price of a number.
+        self._stem = unique_token()
+        self._numbers = count()
 
     async def enqueue(
         self,
@@ -46,10 +41,13 @@ class Producer:
         headers: HeaderInput | None,
         subject: str | None,
     ) -> Enqueued:
-        destination = _Destination.of(target, subject)
-        publication = destination.publication(payload, id, not_before(delay, at), headers)
-        ack = await publish(self._connection, publication, timeout=self._timeout)
-        return Enqueued(ack.stream, ack.sequence, ack.duplicate)
+        destination = _destination(_checked_target(target), subject)
+        block = destination.labels(not_before(delay, at), headers)
+        data = destination.codec.encode(payload)
+        publication = Publication(
+            destination.subject, block(self._fresh_id() if id is None else _check_id(id)), data
+        )
+        return await publish(self._connection, publication, timeout=self._timeout)
 
     async def enqueue_many(
         self,
@@ -62,76 +60,83 @@ class Producer:
         headers: HeaderInput | None,
         subject: str | None,
     ) -> list[Enqueued]:
-        destination = _Destination.of(target, subject)
+        destination = _destination(_checked_target(target), subject)
+        block = destination.labels(not_before(delay, at), headers)
         # All are encoded before the first is sent: a bad one must not leave half of them enqueued.
-        publications = list(destination.publications(payloads, ids, not_before(delay, at), headers))
-        acks, failures = await publish_many(self._connection, publications, timeout=self._timeout)
+        data = [*map(destination.codec.encode, payloads)]
+        blocks = map(block, self._ids(ids, len(data)))
+        publications = [Publication(destination.subject, *each) for each in zip(blocks, data, strict=True)]
+        stored, failures = await publish_many(self._connection, publications, timeout=self._timeout)
         if failures:
             raise EnqueueFailed(dict(sorted(failures.items())), len(publications))
 
-        return [Enqueued(ack.stream, ack.sequence, ack.duplicate) for _, ack in sorted(acks.items())]
+        return [stored[position] for position in range(len(publications))]
+
+    def _fresh_id(self) -> str:
+        return f"{self._stem}{next(self._numbers):x}"
+
+    def _ids(self, ids: Sequence[str] | None, wanted: int) -> Iterator[str]:
+        if ids is None:
+            return (self._fresh_id() for _ in range(wanted))
+
+        if len(ids) != wanted:
+            raise UsageError(f"{wanted} payloads and {len(ids)} ids; give one id for each, or none")
+
+        return map(_check_id, ids)
 
 
-@dataclass(frozen=True, slots=True)
 class _Destination:
-    subject: str
-    stream: str | None
-    codec: Codec
+    """Where jobs go, and what they are labelled with."""
 
-    @classmethod
-    def of(cls, target: JobDef[Any] | str, subject: str | None) -> _Destination:
-        if isinstance(target, JobDef):
-            subject = _subject_of(target) if subject is None else subject
-            return cls(check_publish_subject(subject), target.stream, target.encoder)
+    def __init__(self, subject: str, stream: str | None, codec: Codec) -> None:
+        self.subject = subject
+        self.codec = codec
+        self._stream = stream
 
-        if not isinstance(target, str):
-            raise UsageError(f"target is {target!r}; a JobDef or a subject is needed")
+    def labels(self, wait_until: str | None, headers: HeaderInput | None) -> Callable[[str], bytes]:
+        """Return a function that makes the header block for an id."""
+        if wait_until is None and headers is None:
+            return self._plain
 
-        if subject is not None:
-            raise UsageError(f"target is the subject {target!r}, and subject {subject!r} was given as well")
+        return self._labels(wait_until, _checked(headers))
 
-        return cls(check_publish_subject(target), None, MSGPACK)
+    @cached_property
+    def _plain(self) -> Callable[[str], bytes]:
+        return self._labels(None, {})
 
-    def publication(
-        self, payload: object, id: str | None, wait_until: str | None, headers: HeaderInput | None
-    ) -> Publication:
-        return Publication(self.subject, self._block(id, wait_until, headers), self.codec.encode(payload))
-
-    def publications(
-        self,
-        payloads: Iterable[object],
-        ids: Sequence[str] | None,
-        wait_until: str | None,
-        headers: HeaderInput | None,
-    ) -> Iterator[Publication]:
-        encode = self.codec.encode
-        payloads = list(payloads)
-        if ids is not None and len(ids) != len(payloads):
-            raise UsageError(f"{len(payloads)} payloads and {len(ids)} ids; give one id for each, or none")
-
-        # The headers of all are the same but for the id; building the block once is most of the speed.
-        stem = unique_token()
-        before, _, after = self._block(stem, wait_until, headers).partition(stem.encode())
-        for position, payload in enumerate(payloads):
-            id = ids[position] if ids is not None else f"{stem}{position:x}"
-            if ids is not None:
-                _check_id(id)
-
-            yield Publication(self.subject, b"%b%b%b" % (before, id.encode(), after), encode(payload))
-
-    def _block(self, id: str | None, wait_until: str | None, headers: HeaderInput | None) -> bytes:
-        theirs = _checked(headers)
-        ours: dict[str, str | Sequence[str]] = {
-            "Nats-Msg-Id": unique_token() if id is None else _check_id(id),
-            "Content-Type": self.codec.content_type,
-        }
-        if self.stream is not None:
-            ours["Nats-Expected-Stream"] = self.stream
+    def _labels(
+        self, wait_until: str | None, theirs: dict[str, str | Sequence[str]]
+    ) -> Callable[[str], bytes]:
+        # The headers of many jobs are the same but for the id: the block is built once, around a place for it.
+        place = unique_token()
+        ours: dict[str, str | Sequence[str]] = {"Nats-Msg-Id": place, "Content-Type": self.codec.content_type}
+        if self._stream is not None:
+            ours["Nats-Expected-Stream"] = self._stream
 
         if wait_until is not None:
             ours[NOT_BEFORE] = wait_until
 
-        return encode_headers(ours | theirs)
+        before, _, after = encode_headers(ours | theirs).partition(place.encode())
+        return lambda id: b"%b%b%b" % (before, id.encode("utf-8", "surrogateescape"), after)
+
+
+@lru_cache(maxsize=256)
+def _destination(target: JobDef[Any] | str, subject: str | None) -> _Destination:
+    if isinstance(target, JobDef):
+        subject = _subject_of(target) if subject is None else subject
+        return _Destination(check_publish_subject(subject), target.stream, target.encoder)
+
+    if subject is not None:
+        raise UsageError(f"target is the subject {target!r}, and subject {subject!r} was given as well")
+
+    return _Destination(check_publish_subject(target), None, MSGPACK)
+
+
+def _checked_target(target: Any) -> Any:
+    if not isinstance(target, JobDef | str):
+        raise UsageError(f"target is {target!r}; a JobDef or a subject is needed")
+
+    return target
 
 
 def _subject_of(defn: JobDef[Any]) -> str:
@@ -148,10 +153,20 @@ def _subject_of(defn: JobDef[Any]) -> str:
 
 
 def _check_id(id: Any) -> str:
-    if not isinstance(id, str) or not id or any(mark in id for mark in "\r\n"):
+    if not isinstance(id, str) or not id or any(mark in id for mark in "\r\n") or not _is_encodable(id):
         raise UsageError(f"id is {id!r}; a text of one line is needed")
 
     return str(id)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which no encoding can carry.
+        return False
+
+    return True
 
 
 def _checked(headers: Any) -> dict[str, str | Sequence[str]]:

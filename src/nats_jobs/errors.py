@@ -292,7 +292,7 @@ class Difference:
 
 @dataclass(eq=False)
 class ConfigMismatch(NatsJobsError):
-    """A stream or consumer exists with settings that contradict the definition and cannot be changed in place."""
+    """A stream or consumer exists with settings that contradict the definition, and they cannot, or must not, be changed."""
 
     kind: str
     name: str

@@ -13,7 +13,7 @@ from nats.js.api import RetentionPolicy, StreamConfig
 from nats.js.client import JetStreamContext
 
 from nats_jobs._clock import running_clock
-from nats_jobs.errors import ConsumerGone, PullRefused, UsageError
+from nats_jobs.errors import ConsumerGone, PullRefused, RequestTimeout, UsageError
 from nats_jobs.jetstream import Delivery, Puller, jetstream_context
 from nats_jobs.server import run_server
 from nats_jobs.wire import Connection, connect
@@ -235,7 +235,7 @@ async def test_a_consumer_that_does_not_let_a_request_wait_so_long_is_refused(ur
 async def test_a_suspicion_that_is_unfounded_only_begins_anew(url: str, name: str) -> None:
     async with station(url, name) as at, running(at):
         at.puller.pull(1)
-        at.puller.suspect("an extension had no answer")
+        at.puller.suspect(RequestTimeout("$JS.ACK", 5.0))
         assert at.puller.pull(1) == 0
         await at.ready(2)
         at.puller.pull(1)

@@ -165,6 +165,7 @@ REFUSED = [
     ("codec", object(), "encode and decode"),
     ("dead_letter", "no", "True or False"),
     ("dead_letter", 0, "True or False"),
+    ("update", None, "True or False"),
     ("run_in", "fork", "thread"),
     ("run_in", None, "thread"),
 ]
@@ -218,6 +219,7 @@ ACCEPTED = [
     ("stop_grace", math.inf),
     ("codec", codecs.JSON),
     ("dead_letter", False),
+    ("update", False),
     ("run_in", "thread"),
 ]
 
@@ -250,6 +252,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "stop_grace": None,
         "codec": None,
         "dead_letter": True,
+        "update": True,
         "run_in": "thread",
     }
     assert defn.consumer == "ORDERSConsumer"

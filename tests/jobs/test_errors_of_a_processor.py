@@ -300,6 +300,27 @@ async def test_a_user_who_may_not_receive_replies_is_told_so_instead_of_timeouts
             await p.start(defined(name))
 
 
+@pytest.mark.parametrize("right", ["$JS.ACK.>", "$JS.API.CONSUMER.MSG.NEXT.>"])
+async def test_a_right_that_is_taken_away_ends_the_worker_while_it_runs(name: str, right: str) -> None:
+    async with run_server(config=rights()) as server:
+        with pytest.raises(PermissionDenied, match="permissions") as refused, anyio.fail_after(LIMIT):
+            async with job_processor(server.url, user="app", password="secret") as p:
+                handle = await p.start(defined(name))
+                await p.enqueue(name, 1)
+                await until(lambda: handle.statistics().completed == 1)
+                server.reload(rights(without=right))
+                await until(lambda: "Reloaded server configuration" in server.logs())
+                # Each takes an ack, and a new pull.
+                await p.enqueue_many(name, [2, 3, 4])
+
+        assert refused.value.subject.startswith(right.removesuffix(">"))
+
+
+def rights(*, without: str = "") -> str:
+    denied = f', permissions: {{ publish: {{ deny: ["{without}"] }} }}' if without else ""
+    return f"accounts {{ APP {{ jetstream: enabled, users = [ {{user: app, password: secret{denied}}} ] }} }}"
+
+
 async def test_a_server_that_goes_for_good_ends_the_processor() -> None:
     async with run_server() as server:
         with pytest.raises(ConnectFailed), anyio.fail_after(LIMIT):

@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 
+from nats_jobs.errors import NatsJobsError, NoResponders
 from nats_jobs.jetstream import ACK, Delivery, Puller, nak_answer
 from nats_jobs.jobs._intake import Demand, Intake
 from nats_jobs.wire import Msg
@@ -21,7 +22,7 @@ class Pulls:
     def __init__(self, desk: Desk) -> None:
         self.outstanding = 0
         self.asked: list[int] = []
-        self.suspicions: list[str] = []
+        self.suspicions: list[NatsJobsError] = []
         self._desk = desk
 
     def pull(self, batch: int) -> int:
@@ -33,8 +34,8 @@ class Pulls:
     def withdraw(self) -> None:
         self._desk.link.server.drop_requests(self._desk.link)
 
-    def suspect(self, why: str) -> None:
-        self.suspicions.append(why)
+    def suspect(self, error: NatsJobsError) -> None:
+        self.suspicions.append(error)
 
 
 class Setting:
@@ -122,12 +123,12 @@ def test_without_a_puller_or_once_closed_it_asks_for_nothing() -> None:
     setting = Setting()
     setting.intake.puller = None
     setting.intake.refill()
-    setting.intake.suspect("no matter")
+    setting.intake.suspect(NoResponders("no matter"))
     setting.intake.puller = cast(Puller, setting.pulls)
     setting.intake.close()
     setting.intake.refill()
     setting.intake.completed()
-    setting.intake.suspect("no matter")
+    setting.intake.suspect(NoResponders("no matter"))
     assert not setting.pulls.asked
     assert not setting.pulls.suspicions
 
@@ -261,8 +262,9 @@ def test_what_the_user_asked_to_hoard_is_kept() -> None:
 
 def test_a_suspicion_reaches_the_puller() -> None:
     setting = Setting()
-    setting.intake.suspect("nobody answers")
-    assert setting.pulls.suspicions == ["nobody answers"]
+    nobody = NoResponders("$JS.ACK")
+    setting.intake.suspect(nobody)
+    assert setting.pulls.suspicions == [nobody]
 
 
 @pytest.mark.parametrize("count", [1, 7])

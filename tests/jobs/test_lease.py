@@ -345,7 +345,7 @@ async def test_an_extension_without_a_leader_is_asked_for_again_and_told() -> No
         await anyio.sleep(3)
         built.server.has_leader = False
         await anyio.sleep(4)
-        assert len(desk.refused) > 3
+        assert len(desk.refusals) > 3
         built.server.has_leader = True
         await anyio.sleep(3 * ACK_WAIT)
         assert desk.book.is_held(desk.lease)

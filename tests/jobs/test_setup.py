@@ -347,6 +347,22 @@ async def test_asked_for_differences_that_the_server_can_change_are_changed(url:
     )
 
 
+async def test_without_update_nothing_that_exists_is_changed(url: str, name: str) -> None:
+    async with job_processor(url) as p:
+        await make_what_node_makes(p, name)
+        before = await stream_of(p, name), await consumer_of(p, name)
+        with pytest.raises(ConfigMismatch, match="max_msgs: ours 10, server's -1"):
+            await p.start(defined(name, update=False, stream_config=StreamConfig(max_msgs=10)))
+
+        with pytest.raises(ConfigMismatch, match="ack_wait"):
+            await p.start(defined(name, update=False, consumer_config=ConsumerConfig(ack_wait=3)))
+
+        # What was not asked for is no difference; nor is max_deliver raised.
+        await p.start(defined(name, update=False))
+        assert (await stream_of(p, name), await consumer_of(p, name)) == before
+        await p.stop()
+
+
 async def test_what_nats_py_does_not_know_survives_an_update(url: str, name: str) -> None:
     async with job_processor(url) as p:
         await make_stream(p, name, metadata={"theirs": "1", "both": "theirs"})

@@ -178,6 +178,18 @@ class TestStarting:
         assert hello["max_payload"] == 4096
         assert hello["jetstream"] is True
 
+    async def test_another_configuration_can_be_read_while_it_runs(self) -> None:
+        async with run_server(config="ping_interval: 1m", jetstream=False) as server:
+            server.reload("ping_interval: 2m")
+            with anyio.fail_after(20):
+                while "Reloaded: ping_interval" not in server.logs():
+                    await anyio.sleep(0.02)
+
+    async def test_a_server_without_a_configuration_reads_none(self) -> None:
+        async with run_server(jetstream=False) as server:
+            with pytest.raises(UsageError, match="without config"):
+                server.reload("ping_interval: 2m")
+
     async def test_more_arguments_win_over_ours(self) -> None:
         """What the caller says last counts."""
         async with run_server(args=("--server_name", "hermes")) as server:

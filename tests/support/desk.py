@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 
 from nats_jobs._clock import running_clock
 from nats_jobs._groups import unwrapped
+from nats_jobs.errors import NatsJobsError
 from nats_jobs.jetstream import Delivery, nak_answer
 from nats_jobs.jobs._lease import Lease, LeaseBook
 from nats_jobs.units import to_ns
@@ -46,7 +47,7 @@ class Desk:
         self.lost: list[Told] = []
         self.unconfirmed: list[Told] = []
         self.extended: list[float] = []
-        self.refused: list[str] = []
+        self.refusals: list[NatsJobsError] = []
         self.claimed_too_late_for: list[Lease] = []
         self.idle: list[float] = []
         self.keeps_idle = False
@@ -104,8 +105,8 @@ class Desk:
     def lease_extended(self, lease: Lease) -> None:
         self.extended.append(self.clock())
 
-    def extension_refused(self, why: str) -> None:
-        self.refused.append(why)
+    def refused(self, error: NatsJobsError) -> None:
+        self.refusals.append(error)
 
     def claimed_too_late(self, lease: Lease) -> None:
         self.claimed_too_late_for.append(lease)

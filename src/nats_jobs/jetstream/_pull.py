@@ -128,11 +128,12 @@ class Puller:
                 failures += 1
                 await self._check_existence()
 
-    def suspect(self, why: str) -> None:
-        """Something else had no answer: see whether the consumer is still there, and ask anew."""
+    def suspect(self, error: NatsJobsError) -> None:
+        """Something else was refused: end if that is for good; else see whether the consumer is there, and ask anew."""
+        self._on_refusal(error)
         if self._open:
             self._open = False
-            self._trouble = PullStatus(StatusKind.BACK_OFF, why)
+            self._trouble = PullStatus(StatusKind.BACK_OFF, str(error))
             self._changed.set()
 
     def withdraw(self) -> None:

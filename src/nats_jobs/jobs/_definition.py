@@ -53,6 +53,10 @@ class JobDef(Generic[T]):
     consumer_config: ConsumerConfig | None = None
     """Settings that win over ours; `durable_name` is the consumer's name (default `<stream>Consumer`)."""
 
+    update: bool = True
+    """Change a stream or consumer that exists to what is set here, where the server can; without it every difference is
+    a `ConfigMismatch`."""
+
     filter_subject: str | None = None
     """Only messages of this subject."""
 
@@ -219,7 +223,7 @@ def _check_types(defn: JobDef[Any]) -> None:
             f"codec is {defn.codec!r}; one of nats_jobs.codecs, or an object with encode and decode, is needed"
         )
 
-    for name in ("auto_extend_ack_timeout", "dead_letter"):
+    for name in ("auto_extend_ack_timeout", "dead_letter", "update"):
         if not isinstance(getattr(defn, name), bool):
             raise UsageError(f"{name} is {getattr(defn, name)!r}; True or False is needed")
 

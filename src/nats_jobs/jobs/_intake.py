@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from .._clock import Clock
+from ..errors import NatsJobsError
 from ..jetstream import Delivery, Puller, nak_answer
 from ._lease import Lease, LeaseBook
 
@@ -148,10 +149,10 @@ class Intake:
         if batch and puller.pull(batch):
             self._pulled(batch)
 
-    def suspect(self, why: str) -> None:
-        """Something speaks against the consumer being there: have it looked at."""
+    def suspect(self, error: NatsJobsError) -> None:
+        """Something speaks against the consumer being there, or being ours to use: have it looked at."""
         if self.puller is not None and self._open:
-            self.puller.suspect(why)
+            self.puller.suspect(error)
 
     def idle(self, lease: Lease) -> bool:
         """A delivery has waited long: keep it only if the user asked for such a store."""

@@ -26,7 +26,7 @@ from typing import Protocol
 import anyio
 
 from .._clock import Clock
-from ..errors import NatsJobsError, NoResponders
+from ..errors import NatsJobsError, NoResponders, PermissionDenied
 from ..jetstream import Answer, Delivery, is_nak, reply_error
 from ..wire import Connection, Reply
 
@@ -55,8 +55,8 @@ class LeaseEvents(Protocol):
     def lease_extended(self, lease: Lease) -> None:
         """An extension is being asked for."""
 
-    def extension_refused(self, why: str) -> None:
-        """The server, or the loss of the link, answered with an error: is the consumer still there?"""
+    def refused(self, error: NatsJobsError) -> None:
+        """The server, or the loss of the link, answered with an error: is the consumer still there, and open to us?"""
 
     def claimed_too_late(self, lease: Lease) -> None:
         """Somebody believes to hold the message, of which we have a later delivery."""
@@ -250,7 +250,7 @@ class LeaseBook:
         if error is not None:
             lease.trouble = str(error)
             lease.ask_at = min(lease.ask_at, asked_at + self._tick)
-            self._events.extension_refused(lease.trouble)
+            self._events.refused(error)
         elif self.is_held(lease):
             # Read after the lease was used up, it may be the next holder's that the server has extended.
             lease.trouble = None
@@ -283,7 +283,12 @@ class LeaseBook:
 
     def _on_answer(self, lease: Lease, reply: Reply) -> None:
         error = reply_error(reply)
-        if error is not None:
+        if isinstance(error, PermissionDenied):
+            # It will not be taken later either.
+            self._close(lease)
+            self._events.not_confirmed(lease, str(error))
+            self._events.refused(error)
+        elif error is not None:
             # Nobody was there to take it: then it cannot have arrived.
             lease.not_sent = isinstance(error, NoResponders)
             lease.trouble = str(error)

@@ -1,7 +1,8 @@
 """Makes the stream and the consumer of a definition, or binds to those that are there.
 
 What exists is compared with what the definition asks for in so many words: equal, or only our default
-differs: bind. Asked for, and the server can change it: update. The rest: `ConfigMismatch`.
+differs: bind. Asked for, and the server can change it: update, unless the definition forbids that. The
+rest: `ConfigMismatch`.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ async def _set_up_stream(server: ServerConfig, defn: JobDef[Any]) -> dict[str, A
             existing = await _or_raise(server.stream(defn.stream), error)
 
     asked = explicit_fields(defn.stream_config)
-    changes = _changes("stream", defn.stream, asked, existing, _can_change_stream)
+    changes = _changes(defn, "stream", defn.stream, asked, existing, _can_change_stream)
     return await server.update_stream(_merged(existing, changes)) if changes else existing
 
 
@@ -204,9 +205,7 @@ async def _set_up_consumer(server: ServerConfig, defn: JobDef[Any]) -> dict[str,
 
     _check_usable(defn, existing)
     asked = _asked_of_consumer(defn)
-    changes = _changes(
-        "consumer", defn.consumer, asked, existing, lambda field, _: field in _CHANGEABLE_IN_CONSUMER
-    )
+    changes = _changes(defn, "consumer", defn.consumer, asked, existing, _can_change_consumer)
     changes |= _raised_max_deliver(defn, asked, existing)
     if not changes:
         return existing
@@ -226,7 +225,7 @@ def _asked_of_consumer(defn: JobDef[Any]) -> dict[str, Any]:
 def _raised_max_deliver(defn: JobDef[Any], asked: dict[str, Any], existing: dict[str, Any]) -> dict[str, Any]:
     """A lower limit, such as the Node library's, would leave interrupted jobs in the stream, out of reach."""
     needed = defn.num_attempts + SPARE_DELIVERIES
-    if "max_deliver" in asked or not 0 < existing.get("max_deliver", 0) < needed:
+    if not defn.update or "max_deliver" in asked or not 0 < existing.get("max_deliver", 0) < needed:
         return {}
 
     return {"max_deliver": needed}
@@ -244,14 +243,19 @@ def _check_usable(defn: JobDef[Any], existing: dict[str, Any]) -> None:
 
 
 def _changes(
-    kind: str, name: str, asked: dict[str, Any], existing: dict[str, Any], can_change: Any
+    defn: JobDef[Any],
+    kind: str,
+    name: str,
+    asked: dict[str, Any],
+    existing: dict[str, Any],
+    can_change: Callable[[str, Any], bool],
 ) -> dict[str, Any]:
-    """Return the fields to update; raise for those that cannot be."""
+    """Return the fields to update; raise for those that cannot, or must not, be."""
     differing = {field: value for field, value in asked.items() if not _same(value, existing.get(field))}
     stuck = tuple(
         Difference(field, value, existing.get(field))
         for field, value in differing.items()
-        if not can_change(field, value)
+        if not (defn.update and can_change(field, value))
     )
     if stuck:
         raise ConfigMismatch(kind, name, stuck)
@@ -277,6 +281,10 @@ def _merged(existing: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
 
 def _can_change_stream(field: str, value: Any) -> bool:
     return field in _CHANGEABLE_IN_STREAM or (field in _CAN_BE_TURNED_ON and value is True)
+
+
+def _can_change_consumer(field: str, value: Any) -> bool:
+    return field in _CHANGEABLE_IN_CONSUMER
 
 
 def _same(ours: Any, servers: Any) -> bool:

@@ -20,7 +20,7 @@ from anyio.abc import TaskStatus
 
 from .._clock import running_clock
 from .._groups import outliving_group
-from ..errors import ConsumerGone, UsageError
+from ..errors import ConsumerGone, NatsJobsError, UsageError
 from ..events import LeaseLost, LoopBlocked, NoAck, Pull, Start, Stop, Working
 from ..jetstream import Puller, ServerConfig
 from ..wire import Connection
@@ -271,8 +271,8 @@ class Worker(Generic[T]):
     def lease_extended(self, lease: Lease) -> None:
         self._report.job(Working, lease.delivery, interval=self.leases.extension_interval)
 
-    def extension_refused(self, why: str) -> None:
-        self._intake.suspect(why)
+    def refused(self, error: NatsJobsError) -> None:
+        self._intake.suspect(error)
 
     def claimed_too_late(self, lease: Lease) -> None:
         self._claims.announce(lease.delivery)

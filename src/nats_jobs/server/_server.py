@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections import deque
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,8 +102,24 @@ class Server:
         self._current().terminate()
 
     def signal(self, sig: int) -> None:
-        """Send a signal: SIGHUP reloads the config, SIGUSR2 is lame duck, SIGSTOP and SIGCONT pause and go on."""
+        """Send a signal: SIGUSR2 is lame duck, SIGSTOP and SIGCONT pause and go on."""
         self._current().send_signal(sig)
+
+    def reload(self, config: str) -> None:
+        """Have the server read another configuration; it holds for later restarts, too.
+
+        Returns at once. "Reloaded server configuration" in the `logs` tells that it was read, an error there that
+        it was not: not everything can be changed in a running server.
+
+        Raises:
+            UsageError: the server was started without a configuration: then it reads none.
+        """
+        if self._options.config is None:
+            raise UsageError("reload: the server was started without config; give run_server one")
+
+        self._options = replace(self._options, config=config)
+        self._write_config(config)
+        self.signal(signal.SIGHUP)
 
     async def wait_exited(self) -> int:
         """Wait until the server has ended; return its exit code, or the negative number of the signal that ended it.

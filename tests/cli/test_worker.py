@@ -93,6 +93,30 @@ async def test_several_processes_share_the_work_and_a_dead_one_is_replaced(
             os.kill(pid, 0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
+async def test_processes_whose_supervisor_is_killed_stop_in_order(
+    url: str, name: str, tmp_path: Path
+) -> None:
+    with program(tmp_path, name, "support.definitions:note", "--server", url, "--processes", "2") as process:
+        async with job_processor(url) as p:
+            await until(lambda: stands(p.js, name))
+            await _enqueue_until(p, name, lambda: len(pids(tmp_path)) == 2)
+            process.kill()
+            await until(lambda: not any(map(is_alive, pids(tmp_path))))
+            # Each took its request back: nobody asks for jobs any more.
+            assert (await p.js.consumer_info(name, f"{name}Consumer")).num_waiting == 0
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+    # A container may have no init that buries it.
+    return state != "Z"
+
+
 @pytest.mark.parametrize(
     ("definition", "text"),
     [

@@ -2,7 +2,8 @@
 
 The supervisor is a plain process without an event loop or threads, so it can fork. It starts each child,
 starts a dead one again, passes signals on, and ends when all have ended. Only signals move it: they are
-blocked and taken one by one with `sigtimedwait`, so none can be missed or come at a bad moment.
+blocked and taken one by one with `sigtimedwait`, so none can be missed or come at a bad moment. When it
+is killed, its children stop as for a SIGTERM: a new supervisor starts new ones.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .._with_parent import end_with_parent
 from ..backoff import jittered
 from ..errors import ConfigMismatch, SetupFailed, UsageError
 
@@ -71,9 +73,10 @@ class _Supervisor:
     def _start(self) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
+        supervisor = os.getpid()
         pid = os.fork()
         if pid == 0:
-            os._exit(self._be_a_child())
+            os._exit(self._be_a_child() if end_with_parent(supervisor, signal.SIGTERM) else 1)
 
         self._children[pid] = _Child(pid, time.monotonic())
 

@@ -46,7 +46,7 @@ def _tied_to_us() -> tuple[str, ...]:
         return ()
 
     # Isolated and without site: it starts in milliseconds, and nothing of the user's is imported.
-    script = Path(__file__).with_name("_with_parent.py")
+    script = Path(__file__).parent.with_name("_with_parent.py")
     return (sys.executable, "-I", "-S", str(script), str(os.getpid()))
 
 

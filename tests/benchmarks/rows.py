@@ -215,6 +215,16 @@ def _definitions(scale: Scale, backend: Backend) -> Iterable[Row]:
     yield Row(what="50 definitions, all with jobs, against one", ours=spread, beside=one, target=target)
 
 
+def _fleet(scale: Scale, backend: Backend) -> Iterable[Row]:
+    if backend == "uvloop":
+        # The command line knows the two event loops of AnyIO.
+        return
+
+    one = Run(side="works", kind="fleet", backend=backend, n=scale.drain, concurrency=100)
+    two = replace(one, processes=2)
+    yield Row(what="no-op jobs, two processes against one", ours=two, beside=one)
+
+
 def _idle(scale: Scale, backend: Backend) -> Iterable[Row]:
     ours = Run(side="works", kind="idle", backend=backend, concurrency=10, seconds=scale.idle)
     yield Row(
@@ -240,5 +250,6 @@ WORKS: dict[str, Maker] = {
     "memory": _memory,
     "straight": _straight,
     "definitions": _definitions,
+    "processes": _fleet,
     "idle": _idle,
 }

@@ -33,13 +33,14 @@ class Run:
     sleep: float = 0.0
     definitions: int = 1
     busy: int = 1
+    processes: int = 1
     labelled: bool = True
     seconds: float = 0.0
 
     @property
     def fills(self) -> bool:
         """Whether the jobs are queued before the process starts."""
-        return self.kind in ("drain", "memory", "startup")
+        return self.kind in ("drain", "fleet", "memory", "startup")
 
     @property
     def label(self) -> str:

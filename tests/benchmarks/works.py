@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 from nats.js import JetStreamContext
 
+from benchmarks.fleet import fleet
 from benchmarks.ledger import Ledger, payload, resident_bytes
 from benchmarks.percentiles import latency_figures
 from benchmarks.runs import Order, answer, asked
@@ -160,6 +161,7 @@ KINDS: dict[str, Callable[[Order, JobProcessor], Awaitable[Figures]]] = {
     "startup": startup,
     "latency": latency,
     "idle": idle,
+    "fleet": fleet,
     "enqueue": enqueue,
     "enqueue_many": enqueue_many,
 }

@@ -5,7 +5,8 @@ from ._definition import JobDef as JobDef, job as job
 from ._handle import JobHandle as JobHandle
 from ._handlers import DetachedJob as DetachedJob
 from ._job import Fence as Fence, Job as Job
-from ._processor import JobProcessor as JobProcessor, job_processor as job_processor
+from ._opening import job_processor as job_processor
+from ._processor import JobProcessor as JobProcessor
 from ._reasons import CancelReason as CancelReason
 from ._run import run as run
 from ._worker import WorkerStatistics as WorkerStatistics

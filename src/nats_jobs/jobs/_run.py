@@ -15,7 +15,7 @@ from ..errors import MissingExtra, UsageError
 from ..events import Event
 from ..wire import ConnectOptions
 from ._definition import JobDef
-from ._processor import job_processor
+from ._opening import job_processor
 from ._supervisor import supervise
 
 __all__ = ("run",)

@@ -21,6 +21,7 @@ from ..jetstream import ServerConfig, explicit_fields
 from ..units import from_ns, to_ns
 from . import _dead_letters
 from ._definition import JobDef
+from ._drift import changes_to_consumer, changes_to_stream, merged
 from ._emitter import logger
 from ._limits import SPARE_DELIVERIES, Limits
 
@@ -36,45 +37,6 @@ _PASSING_CODES = (10008, 10023)
 
 _STREAM_EXISTS = (10058, 10065)
 _CONSUMER_EXISTS = (10148, 10013)
-
-# NATS.md 4.2, checked live.
-_CHANGEABLE_IN_STREAM = frozenset(
-    [
-        "subjects",
-        "max_msgs",
-        "max_bytes",
-        "max_age",
-        "max_msg_size",
-        "max_consumers",
-        "max_msgs_per_subject",
-        "discard",
-        "discard_new_per_subject",
-        "duplicate_window",
-        "description",
-        "metadata",
-        "allow_direct",
-        "compression",
-        "allow_atomic",
-        "allow_batched",
-        "num_replicas",
-    ]
-)
-_CAN_BE_TURNED_ON = frozenset(["deny_delete", "deny_purge", "sealed", "allow_msg_ttl", "allow_msg_schedules"])
-_CHANGEABLE_IN_CONSUMER = frozenset(
-    [
-        "ack_wait",
-        "max_deliver",
-        "max_ack_pending",
-        "filter_subject",
-        "filter_subjects",
-        "headers_only",
-        "description",
-        "metadata",
-        "pause_until",
-        "sample_freq",
-    ]
-)
-_FILTERS = ("filter_subject", "filter_subjects")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +125,8 @@ async def _set_up_stream(server: ServerConfig, defn: JobDef[Any]) -> dict[str, A
             existing = await _or_raise(server.stream(defn.stream), error)
 
     asked = explicit_fields(defn.stream_config)
-    changes = _changes(defn, "stream", defn.stream, asked, existing, _can_change_stream)
-    return await server.update_stream(_merged(existing, changes)) if changes else existing
+    changes = changes_to_stream(defn, asked, existing)
+    return await server.update_stream(merged(existing, changes)) if changes else existing
 
 
 async def _set_up_dead_letters(server: ServerConfig, replicas: int) -> dict[str, Any]:
@@ -205,12 +167,12 @@ async def _set_up_consumer(server: ServerConfig, defn: JobDef[Any]) -> dict[str,
 
     _check_usable(defn, existing)
     asked = _asked_of_consumer(defn)
-    changes = _changes(defn, "consumer", defn.consumer, asked, existing, _can_change_consumer)
+    changes = changes_to_consumer(defn, asked, existing)
     changes |= _raised_max_deliver(defn, asked, existing)
     if not changes:
         return existing
 
-    return await server.update_consumer(defn.stream, _merged(existing, changes))
+    return await server.update_consumer(defn.stream, merged(existing, changes))
 
 
 def _asked_of_consumer(defn: JobDef[Any]) -> dict[str, Any]:
@@ -240,60 +202,6 @@ def _check_usable(defn: JobDef[Any], existing: dict[str, Any]) -> None:
     ]
     if problems:
         raise ConfigMismatch("consumer", defn.consumer, tuple(problems))
-
-
-def _changes(
-    defn: JobDef[Any],
-    kind: str,
-    name: str,
-    asked: dict[str, Any],
-    existing: dict[str, Any],
-    can_change: Callable[[str, Any], bool],
-) -> dict[str, Any]:
-    """Return the fields to update; raise for those that cannot, or must not, be."""
-    differing = {field: value for field, value in asked.items() if not _same(value, existing.get(field))}
-    stuck = tuple(
-        Difference(field, value, existing.get(field))
-        for field, value in differing.items()
-        if not (defn.update and can_change(field, value))
-    )
-    if stuck:
-        raise ConfigMismatch(kind, name, stuck)
-
-    return differing
-
-
-def _merged(existing: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the whole configuration, which an update has to send, with `changes` in it."""
-    merged = existing | changes
-    for field, value in changes.items():
-        if isinstance(value, dict):
-            # Metadata of others stays.
-            merged[field] = existing.get(field, {}) | value
-
-    for form, other in (_FILTERS, _FILTERS[::-1]):
-        if form in changes:
-            # The server takes one form only (10136).
-            merged.pop(other, None)
-
-    return merged
-
-
-def _can_change_stream(field: str, value: Any) -> bool:
-    return field in _CHANGEABLE_IN_STREAM or (field in _CAN_BE_TURNED_ON and value is True)
-
-
-def _can_change_consumer(field: str, value: Any) -> bool:
-    return field in _CHANGEABLE_IN_CONSUMER
-
-
-def _same(ours: Any, servers: Any) -> bool:
-    if isinstance(ours, dict) and isinstance(servers, dict):
-        # The server adds entries of its own, such as metadata under `_nats.`.
-        return all(_same(value, servers.get(key)) for key, value in ours.items())
-
-    # The server leaves out what is empty.
-    return ours == servers or (not ours and not servers)
 
 
 async def _or_raise(attempt: Any, otherwise: APIError) -> dict[str, Any]:

@@ -1,0 +1,38 @@
+"""What the connection tells, as events and log lines."""
+
+from __future__ import annotations
+
+from ..events import Connected, Disconnected, ServerError
+from ._emitter import Emitter, logger
+
+__all__ = ("LinkEvents",)
+
+# Seconds; what a job does to the loop is told by the job's own event.
+_LONG_HOLD = 1.0
+
+
+class LinkEvents:
+    """Turns what the connection tells into events and log lines."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self._emitter = emitter
+
+    def link_up(self, server: str, reconnects: int) -> None:
+        if reconnects:
+            logger.info("connected to %s again", server)
+
+        self._emitter.emit(Connected(server=server, reconnects=reconnects))
+
+    def link_down(self, server: str, why: str) -> None:
+        logger.warning("the connection to %s was lost (%s); reconnecting", server, why)
+        self._emitter.emit(Disconnected(server=server, why=why))
+
+    def server_error(self, server: str, text: str) -> None:
+        logger.warning("%s says: %s", server, text)
+        self._emitter.emit(ServerError(server=server, text=text))
+
+    def loop_held(self, seconds: float) -> None:
+        if seconds < _LONG_HOLD:
+            return
+
+        logger.warning("the event loop was held up for %.1f s; a blocking call in a job?", seconds)

@@ -1,0 +1,152 @@
+"""How a processor is opened, and closed. Nesting order is shutdown order."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Unpack
+
+import anyio
+
+from .._groups import unwrapped
+from ..errors import UsageError
+from ..events import Event
+from ..wire import ConnectOptions, connect
+from ._emitter import Emitter, logger
+from ._link_events import LinkEvents
+from ._processor import JobProcessor
+from ._warden import OnUnresponsive, Patience
+from ._worker import check_grace
+
+__all__ = ("job_processor",)
+
+_STOP_GRACE = 30.0
+_ENQUEUE_TIMEOUT = 20.0
+_UNRESPONSIVE_AFTER = 5.0
+_GIVE_UP_AFTER = 60.0
+
+
+@asynccontextmanager
+async def job_processor(
+    servers: str | Sequence[str] | None = None,
+    *,
+    stop_signals: Iterable[int] = (),
+    stop_grace: float = _STOP_GRACE,
+    on_event: Callable[[Event], object] | None = None,
+    on_unresponsive: OnUnresponsive = "wait",
+    unresponsive_after: float = _UNRESPONSIVE_AFTER,
+    give_up_after: float = _GIVE_UP_AFTER,
+    enqueue_timeout: float = _ENQUEUE_TIMEOUT,
+    **options: Unpack[ConnectOptions],
+) -> AsyncIterator[JobProcessor]:
+    """Connect to NATS, and perform and enqueue jobs inside the block.
+
+    Leaving the block waits for the workers, as a nursery does; an exception in it, or a cancellation
+    around it, ends them: their jobs are cancelled and handed back. Then the connection is closed. A
+    failure of a worker that cannot be retried cancels the block and is raised out of it; a failure that
+    is alone comes as itself, several as an `ExceptionGroup`.
+
+    Args:
+        servers: URL or list of URLs; default `$NATS_URL`, else nats://127.0.0.1:4222.
+        stop_signals: for these signals `stop()` is called, and for a second one `stop(grace=0)`. Main thread only.
+        stop_grace: seconds that running jobs may go on after a stop, unless their definition says otherwise.
+        on_event: called with every event, in the event loop; must return at once.
+        on_unresponsive: what to do about a job that goes on for `unresponsive_after` seconds after it was cut
+            short, besides reporting it: `wait`, or `fail`, which ends the processor with `JobNotResponding`.
+        give_up_after: seconds that a stop waits for such a job before it ends the processor the same way.
+        enqueue_timeout: seconds for which an enqueue, or the set-up of a worker, is repeated before it fails.
+        **options: how to connect, by the names of `nats.connect`; see `nats_jobs.wire.Options`.
+
+    Raises:
+        UsageError: an argument that cannot work.
+        ConnectFailed, AuthorizationFailed: no server, or it does not accept us.
+    """
+    _check_arguments(
+        stop_grace, unresponsive_after, give_up_after, enqueue_timeout, on_event, on_unresponsive
+    )
+    signals = _checked_signals(stop_signals)
+    patience = Patience(unresponsive_after, give_up_after, on_unresponsive)
+    emitter = Emitter(on_event)
+    try:
+        async with connect(servers, watcher=LinkEvents(emitter), **options) as connection:
+            with unwrapped():
+                async with anyio.create_task_group() as group:
+                    processor = JobProcessor(
+                        connection,
+                        group,
+                        emitter,
+                        stop_grace=stop_grace,
+                        patience=patience,
+                        enqueue_timeout=enqueue_timeout,
+                    )
+                    async with _stopped_by(processor, signals):
+                        try:
+                            yield processor
+                            await processor.wait_stopped()
+                        finally:
+                            processor.close()
+    finally:
+        emitter.close()
+
+
+@asynccontextmanager
+async def _stopped_by(processor: JobProcessor, signals: tuple[signal.Signals, ...]) -> AsyncIterator[None]:
+    if not signals:
+        yield
+        return
+
+    async with anyio.create_task_group() as group:
+        with anyio.open_signal_receiver(*signals) as received:
+
+            async def obey() -> None:
+                grace: float | None = None
+                async for number in received:
+                    logger.info(
+                        "%s: stopping%s", signal.Signals(number).name, " at once" if grace == 0 else ""
+                    )
+                    processor.stop_soon(grace=grace)
+                    grace = 0
+
+            group.start_soon(obey)
+            yield
+            group.cancel_scope.cancel("the processor has ended")
+
+
+def _check_arguments(
+    stop_grace: Any,
+    unresponsive_after: Any,
+    give_up_after: Any,
+    enqueue_timeout: Any,
+    on_event: Any,
+    on_unresponsive: Any,
+) -> None:
+    for name, seconds in (
+        ("stop_grace", stop_grace),
+        ("unresponsive_after", unresponsive_after),
+        ("give_up_after", give_up_after),
+        ("enqueue_timeout", enqueue_timeout),
+    ):
+        if seconds is None:
+            raise UsageError(f"{name} is None; seconds are needed")
+
+        check_grace(name, seconds)
+
+    if not 0 < enqueue_timeout < math.inf:
+        raise UsageError(f"enqueue_timeout is {enqueue_timeout!r}; seconds above 0 are needed")
+
+    if on_event is not None and not callable(on_event):
+        raise UsageError(f"on_event is {on_event!r}; a function that takes the event is needed")
+
+    if on_unresponsive not in ("wait", "fail"):
+        raise UsageError(f"on_unresponsive is {on_unresponsive!r}; 'wait' or 'fail' is needed")
+
+
+def _checked_signals(stop_signals: Any) -> tuple[signal.Signals, ...]:
+    try:
+        return tuple(signal.Signals(number) for number in stop_signals)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"stop_signals is {stop_signals!r}; several are needed, such as (SIGINT, SIGTERM)"
+        ) from None

@@ -1,4 +1,4 @@
-"""What is public is listed, exists, and is what DESIGN.md names."""
+"""What is public is listed, exists, and is what the README names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports go one way: to a lower rank, and into another room only by its public name (DESIGN.md section 7)."""
+"""Imports go one way: to a lower rank, and into another room only by its public name."""
 
 from __future__ import annotations
 

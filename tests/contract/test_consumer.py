@@ -1,6 +1,6 @@
 """What a pull consumer does with deliveries and answers: the real server and the fake one alike.
 
-The rules are those of NATS.md 3 that the lease stands on. That the fake obeys them too is what makes the
+The rules are those that the lease stands on. That the fake obeys them too is what makes the
 tests in virtual time worth something.
 """
 

@@ -1,4 +1,4 @@
-"""The contract with nats-py (DESIGN.md section 8): its JetStream calls run on our connection, on each backend.
+"""The contract with nats-py: its JetStream calls run on our connection, on each backend.
 
 A nats-py release that begins to need an event loop of asyncio for one of these is caught here.
 """

@@ -1,4 +1,4 @@
-"""What the server says on a pull inbox means what NATS.md's table of statuses says, row by row."""
+"""What the server says on a pull inbox means what ADR-37's table of statuses says, row by row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lease to the letter (DESIGN.md section 4), in virtual time, against a server that remembers everything."""
+"""The lease to the letter, in virtual time, against a server that remembers everything."""
 
 from __future__ import annotations
 

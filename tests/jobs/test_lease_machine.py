@@ -1,4 +1,4 @@
-"""The life of deliveries as a state machine: whatever happens in whatever order, DESIGN.md section 4 holds.
+"""The life of deliveries as a state machine: whatever happens in whatever order, the rules of the lease hold.
 
 Two workers share a consumer; time is moved by hand, in steps shorter than the keeper's, and a worker that
 is held up does nothing at all meanwhile: its socket fills, its clock runs on. Nothing may be sent by

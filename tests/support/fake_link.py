@@ -1,6 +1,6 @@
 """A JetStream consumer in memory, and links to it that can be slow, lossy and cut.
 
-The server does what NATS.md 3.3 found a real one to do: it knows answers by their stream sequence alone,
+The server does what a real one was found to do: it knows answers by their stream sequence alone,
 so a former holder's word counts. `tests/contract` holds it against the real server. Besides, it writes
 down everything that was sent to it, and whether the sender owned the message in that moment: `offences`
 must stay empty.

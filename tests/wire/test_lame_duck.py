@@ -1,4 +1,4 @@
-"""A server that announces its end is left in order: first another one is found, then nothing is lost needlessly (NATS.md 1.8)."""
+"""A server that announces its end is left in order: first another one is found, then nothing is lost needlessly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server says with `-ERR`, and what it says in `INFO` while the link stands (NATS.md 1.1, 1.4).
+"""What the server says with `-ERR`, and what it says in `INFO` while the link stands.
 
 The rule: it is reported, it fails what it is about, and the socket decides whether the link survives.
 """

@@ -1,7 +1,6 @@
 """Stream and consumer configurations as the server's own JSON.
 
-An update replaces the whole configuration, and nats-py's dataclasses do not know every field
-(NATS.md 5.2): going through them would silently reset the rest. So what exists is read, changed and
+An update replaces the whole configuration, and nats-py's dataclasses do not know every field: going through them would silently reset the rest. So what exists is read, changed and
 written back as it came.
 """
 

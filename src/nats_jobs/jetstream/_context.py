@@ -1,7 +1,7 @@
 """nats-py's JetStream layer on our connection.
 
 nats-py's manager, publish and key-value calls only ever await `nc.request(...)`, so they run on both
-backends given an object with the few attributes below (NATS.md 5.3). What makes asyncio objects
+backends given an object with the few attributes below. What makes asyncio objects
 (`subscribe`, `publish_async`, key-value watch) does not, and is refused with a sentence.
 """
 

@@ -1,7 +1,7 @@
 """One delivered message, and the answers that settle it.
 
 The server matches an answer by stream sequence alone and cannot tell whether we still own the message
-(NATS.md 3.3). Knowing that is the business of whoever holds the delivery.
+(nats-server's consumer.go, processAck). Knowing that is the business of whoever holds the delivery.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Delivery:
 
     def __init__(self, connection: Connection, message: Msg, arrived_after: float) -> None:
         # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<stored>.<pending>, or from
-        # 11 tokens on with <domain>.<account> before the stream (NATS.md 3.2).
+        # 11 tokens on with <domain>.<account> before the stream, and perhaps more at the end.
         tokens = message.reply.split(".")
         shift = 2 if len(tokens) >= 11 else 0
         self._tokens = tokens[2 + shift :]

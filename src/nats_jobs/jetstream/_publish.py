@@ -1,6 +1,6 @@
 """Publishing with the server's confirmation: one message, or many at a time.
 
-While a leader is elected the server answers 503 for 5 to 7 seconds (NATS.md 6.2), so a publish is
+While a leader is elected the server answers 503 for 5 to 7 seconds (seen on 2.15), so a publish is
 repeated, with the same message id, until its time is up.
 """
 
@@ -31,7 +31,7 @@ __all__ = ("Enqueued", "Publication", "publish", "publish_many")
 _PASSING_CODES = frozenset((10008, 10023, 10158, 10163, 10167))
 _FIRST_WAIT = 0.05
 _LONGEST_WAIT = 1.0
-# Seconds for one try. A core subscriber on the subject hides the 503: then there is only silence (NATS.md 6.2).
+# Seconds for one try. A core subscriber on the subject hides the 503: then there is only silence (nats.go issue 1781).
 _ONE_TRY = 5.0
 # What may be unanswered at a time: enough to keep a distant server busy, and no gigabytes.
 _IN_FLIGHT = 4096
@@ -212,7 +212,7 @@ class _Tour:
 
 
 def _read_ack(subject: str, reply: Msg) -> Enqueued:
-    """Read a PubAck (NATS.md 4.4).
+    """Read a PubAck.
 
     Raises:
         PublishRefused: an error, or something that is no PubAck: then a subscriber answered instead of a stream.

@@ -1,7 +1,7 @@
 """Asks a pull consumer for deliveries, and keeps the asking honest.
 
 A pull request lives at the server until it is served, expires, or its inbox has no listener. It dies
-with its link, but survives a fast reconnect to the same inbox (NATS.md 2.5). So each epoch, that is the
+with its link, but survives a fast reconnect to the same inbox (seen on 2.15). So each epoch, that is the
 time between two moments at which requests may have died unseen, has an inbox of its own, and begins
 with nothing outstanding.
 """
@@ -137,7 +137,7 @@ class Puller:
             self._changed.set()
 
     def withdraw(self) -> None:
-        """Take all requests back. What the server had already sent is still given to `take` (NATS.md 2.5)."""
+        """Take all requests back. What the server had already sent is still given to `take`."""
         if not self._closing:
             self._open = False
             self._closing = True
@@ -198,7 +198,7 @@ class Puller:
                 return PullStatus(StatusKind.BACK_OFF, "no heartbeat")
 
     async def _check_existence(self) -> None:
-        """A 503, or silence, may mean that the consumer is gone: nobody would ever say so (NATS.md 2.2)."""
+        """A 503, or silence, may mean that the consumer is gone: nobody would ever say so."""
         try:
             # Without a leader there is no answer, and who waits for it does not pull meanwhile.
             with anyio.move_on_after(_EXISTENCE):

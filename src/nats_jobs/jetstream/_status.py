@@ -1,4 +1,4 @@
-"""What the server says on a pull inbox besides jobs: the table of NATS.md 2.2 as one function."""
+"""What the server says on a pull inbox besides jobs: ADR-37's table, and what 2.15 adds to it."""
 
 from __future__ import annotations
 

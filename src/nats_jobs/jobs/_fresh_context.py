@@ -1,6 +1,6 @@
 """Drives a handler's coroutine in context variables of its own, without a task of its own.
 
-A task for each job costs as much as the rest of a small job (DESIGN.md section 9). What a job needs of a
+A task for each job costs as much as the rest of a small job. What a job needs of a
 task is its own `contextvars.Context`, so that what one job sets the next does not see. Both event loops
 resume a task by sending into its coroutine; here each such step is run inside the job's context.
 

@@ -1,7 +1,7 @@
 """The lease: our right to work on a delivery, and the one who keeps it.
 
 The server cannot tell us that we still own a message, and acts on what a former owner says
-(NATS.md 3.3). So ownership is computed here, on the monotonic clock (DESIGN.md section 4):
+(nats-server's consumer.go, processAck). So ownership is computed here, on the monotonic clock:
 
 * A lease is trusted from a moment not later than the delivery, for `ack_wait` less a margin.
 * A third of `ack_wait` on, an extension is asked for. When the server confirms it, the lease is trusted

@@ -32,7 +32,7 @@ _ACK_WAIT = 10.0
 
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 1.0
-# Without a leader for the meta data, and overloads (NATS.md 4.1).
+# Without a leader for the meta data, and overloads (nats-server's errors.json).
 _PASSING_CODES = (10008, 10023)
 
 _STREAM_EXISTS = (10058, 10065)

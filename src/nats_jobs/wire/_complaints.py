@@ -1,4 +1,4 @@
-"""The server said `-ERR`: who is it about? (NATS.md 1.4)
+"""The server said `-ERR`: who is it about?
 
 Whether the link survives is not decided here: the socket shows it. A text that is not known is reported,
 as every other, and nothing else happens.

@@ -1,4 +1,4 @@
-"""From a server's address to a link that may be used: TCP, INFO, TLS, CONNECT, PING, PONG (NATS.md 1.1, 1.2, 1.7)."""
+"""From a server's address to a link that may be used: TCP, INFO, TLS, CONNECT, PING, PONG."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ class Link:
             self._break_off_by_server(_cause(error))
 
     async def _keep_alive(self) -> None:
-        """Ping the peer; break off when nothing comes for too long, or when a send is stuck (NATS.md 1.5).
+        """Ping the peer; break off when nothing comes for too long, or when a send is stuck.
 
         Any byte is a sign of life: the PONG may be behind megabytes. But not for ever: bytes that are never an
         answer may be those of a message whose length was a lie.

@@ -121,7 +121,7 @@ class Msg:
 
 
 def parse_headers(block: bytes) -> Headers:
-    """Read a header block. Never raises: the server forwards whatever a publisher wrote (NATS.md 1.3)."""
+    """Read a header block. Never raises: the server forwards whatever a publisher wrote (ADR-4 says what it should be)."""
     items: dict[str, list[str]] = {}
     if not block.startswith(_VERSION):
         return Headers()

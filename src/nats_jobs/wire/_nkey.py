@@ -17,7 +17,7 @@ _OTHERS = {0: "an account", 14 << 3: "an operator", 13 << 3: "a server", 2 << 3:
 
 
 def sign(seed: str, nonce: str) -> tuple[str, bytes]:
-    """Return the public key of `seed` and its signature of `nonce` (Ed25519; NATS.md 1.6).
+    """Return the public key of `seed` and its signature of `nonce` (Ed25519, as the nkeys package does).
 
     Raises:
         UsageError: it is no seed of a user.

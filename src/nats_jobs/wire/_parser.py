@@ -17,7 +17,7 @@ from ._messages import Msg
 
 __all__ = ("Err", "Frame", "Info", "Ok", "Parser", "Ping", "Pong")
 
-# INFO grows with the number of servers in a cluster; everything else is below 4 KiB (NATS.md 1.3).
+# INFO grows with the number of servers in a cluster; everything else is below 4 KiB (max_control_line).
 _MAX_LINE = 64 * 1024
 # The server's own ceiling for max_payload is 64 MiB; a length above this is a lie.
 _MAX_MESSAGE = 65 * 1024 * 1024

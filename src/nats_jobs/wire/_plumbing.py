@@ -90,7 +90,7 @@ class Plumbing:
             raise PayloadTooLarge(shown, size, self._uplink.max_payload)
 
         if block and not link.takes_headers:
-            # It would close the connection without a word (NATS.md 1.4).
+            # It would close the connection without a word (seen on 2.15).
             raise ServerRefused(str(link.server), "it takes no headers (no_header_support)")
 
         self._messages_out += 1

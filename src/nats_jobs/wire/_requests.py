@@ -1,4 +1,4 @@
-"""Requests that wait for their reply: one inbox for all, a token for each (NATS.md 9.4)."""
+"""Requests that wait for their reply: one inbox for all, a token for each."""
 
 from __future__ import annotations
 

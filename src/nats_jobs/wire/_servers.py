@@ -105,7 +105,7 @@ class ServerPool:
         server.path = current.path
         server.user, server.password, server.token = current.user, current.password, current.token
         if is_ip(server.host):
-            # A certificate rarely has addresses; the one who told us of it is known by a name (NATS.md 1.7).
+            # A certificate rarely has addresses; the one who told us of it is known by a name: nats.go does the same.
             server.tls_name = current.tls_name or (self._last_name if is_ip(current.host) else current.host)
 
     def _insert(self, fresh: list[Server], current: Server) -> None:

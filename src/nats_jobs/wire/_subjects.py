@@ -21,7 +21,7 @@ __all__ = (
 
 _WHITESPACE = re.compile(r"[\s\x00]")
 _nuid = NUID()
-# The server closes the connection on a control line above 4096 bytes (NATS.md 1.3); numbers take the rest.
+# The server closes the connection on a control line above 4096 bytes (its max_control_line); numbers take the rest.
 _MAX_TEXT = 4000
 
 
@@ -35,7 +35,7 @@ def check_publish_subject(subject: str) -> str:
     """Return `subject` when a message can be published to it.
 
     The server drops a message to `a..b` without a word, takes `a.*` literally, and closes the
-    connection on a blank (NATS.md 1.3), so all of them are refused here.
+    connection on a blank (seen on 2.15), so all of them are refused here.
 
     Raises:
         BadSubject: empty, an empty token, a wildcard or a blank.

@@ -31,7 +31,7 @@ from ._watcher import LinkWatcher
 __all__ = ("Uplink",)
 
 _DEFAULT_MAX_PAYLOAD = 1024 * 1024
-# What requests that are under way get when the server is left in peace; it gives us some 10 s (NATS.md 1.8).
+# What requests that are under way get when the server is left in peace; it gives us some 10 s (lame_duck_grace_period).
 _HANDOVER = 1.0
 
 
@@ -236,7 +236,7 @@ class Uplink:
     # What the link brings...
 
     def take_info(self, link: Link, fields: dict[str, Any]) -> None:
-        """Follow what the server says of itself and its cluster (NATS.md 1.1, 1.8)."""
+        """Follow what the server says of itself and its cluster (INFO of the client protocol, ADR-40)."""
         self._learn(fields)
         self._pool.discover(fields.get("connect_urls"), link.server)
         if self.info.get("ldm") and len(self._pool) > 1:

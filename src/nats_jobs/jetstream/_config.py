@@ -1,7 +1,7 @@
 """Stream and consumer configurations as the server's own JSON.
 
-An update replaces the whole configuration, and nats-py's dataclasses do not know every field: going through them would silently reset the rest. So what exists is read, changed and
-written back as it came.
+An update replaces the whole configuration, and nats-py's dataclasses do not know every field: going
+through them would silently reset the rest. So what exists is read, changed and written back as it came.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from ._letter import DeadLetter as DeadLetter
 from ._park import park as park
 from ._purge import purge as purge, remove as remove
 from ._redrive import Redriven as Redriven, redrive as redrive, redrive_many as redrive_many
+from ._stranded import Stranded as Stranded
 from ._stream import (
     REASONS as REASONS,
     STREAM as STREAM,
@@ -34,6 +35,7 @@ __all__ = (
     "Letters",
     "Redriven",
     "Round",
+    "Stranded",
     "browse",
     "count",
     "park",

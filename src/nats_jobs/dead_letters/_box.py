@@ -44,7 +44,10 @@ class State:
 
 
 class Box:
-    """Reads and empties the stream of dead letters. Where there is no such stream, there are no letters."""
+    """Reads and empties the stream of dead letters, where there is no letter as long as there is no such stream.
+
+    Reads and removes single messages of other streams, too.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -80,20 +83,25 @@ class Box:
                 return total
 
     async def letter(self, sequence: int) -> DeadLetter | None:
-        return await self._get({"seq": sequence})
+        return _letter(await self.message(STREAM, {"seq": sequence}))
 
     async def next_letter(self, sequence: int, subject: str) -> DeadLetter | None:
         """Return the first letter on `subject` that has this sequence or a higher one: a gap costs nothing."""
-        return await self._get({"seq": sequence, "next_by_subj": subject})
+        return _letter(await self.message(STREAM, {"seq": sequence, "next_by_subj": subject}))
 
-    async def remove(self, sequence: int) -> bool:
-        """Remove a letter; False when it was gone already."""
+    async def message(self, stream: str, which: dict[str, Any]) -> dict[str, Any] | None:
+        """Return a message as the API has it; None when it, or the stream, is not there."""
+        reply = await self._ask(f"STREAM.MSG.GET.{stream}", which, none_for=(_NO_MESSAGE, _NO_STREAM))
+        return None if reply is None else reply["message"]
+
+    async def remove(self, sequence: int, stream: str = STREAM) -> bool:
+        """Remove a letter, or a message of another stream; False when it was gone already."""
         body = {"seq": sequence, "no_erase": True}
         try:
-            await self._ask(f"STREAM.MSG.DELETE.{STREAM}", body)
+            await self._ask(f"STREAM.MSG.DELETE.{stream}", body)
         except ServerRefused:
             # The server has several codes for a message that is not there, and shares one of them with refusals.
-            if await self.letter(sequence) is not None:
+            if await self.message(stream, {"seq": sequence}) is not None:
                 raise
 
             return False
@@ -105,10 +113,6 @@ class Box:
         body = {"filter": subject, "seq": up_to + 1}
         reply = await self._ask(f"STREAM.PURGE.{STREAM}", body, none_for=(_NO_STREAM,))
         return int(reply["purged"]) if reply is not None else 0
-
-    async def _get(self, body: dict[str, Any]) -> DeadLetter | None:
-        reply = await self._ask(f"STREAM.MSG.GET.{STREAM}", body, none_for=(_NO_MESSAGE, _NO_STREAM))
-        return None if reply is None else read_letter(reply["message"])
 
     async def _ask(
         self, call: str, body: dict[str, Any], none_for: tuple[int, ...] = ()
@@ -148,3 +152,7 @@ class Box:
 
         server = str(self.connection.server_info.get("server_name", "the server"))
         raise ServerRefused(server, f"{call}: {error.get('description')} ({error.get('err_code')})")
+
+
+def _letter(message: dict[str, Any] | None) -> DeadLetter | None:
+    return None if message is None else read_letter(message)

@@ -14,6 +14,7 @@ from ..units import utc_text
 from ..wire import Connection
 from ._box import Box
 from ._fitting import headers_of_job, one_line, publish_fitting
+from ._stranded import Stranded
 from ._stream import STREAM, Header, subject_of
 
 __all__ = ("park",)
@@ -29,7 +30,9 @@ _LONGEST_NAME = 200
 _SHORT_TEXT = 200
 
 
-async def park(connection: Connection, delivery: Delivery, reason: str, error: BaseException) -> None:
+async def park(
+    connection: Connection, delivery: Delivery | Stranded, reason: str, error: BaseException
+) -> None:
     """Publish the dead letter of `delivery` and wait until it is stored. Settling the original comes after.
 
     Repeating it stores one only: its id is `<stream>:<sequence>`. When headers and payload are more than
@@ -50,7 +53,9 @@ async def park(connection: Connection, delivery: Delivery, reason: str, error: B
 class _Unsent:
     """A letter that can be sent under one id or another."""
 
-    def __init__(self, connection: Connection, delivery: Delivery, reason: str, error: BaseException) -> None:
+    def __init__(
+        self, connection: Connection, delivery: Delivery | Stranded, reason: str, error: BaseException
+    ) -> None:
         self.enqueued_at = utc_text(delivery.stored_at)
         self._connection = connection
         self._delivery = delivery
@@ -118,7 +123,7 @@ class _Unsent:
         }
 
 
-async def _is_of(connection: Connection, sequence: int, delivery: Delivery) -> bool:
+async def _is_of(connection: Connection, sequence: int, delivery: Delivery | Stranded) -> bool:
     """Whether the letter that is there already is of this very delivery; not known of one that was removed since."""
     letter = await Box(connection).letter(sequence)
     return (

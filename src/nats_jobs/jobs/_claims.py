@@ -43,15 +43,22 @@ class Claims:
 
     def announce(self, delivery: Delivery) -> None:
         """Say that we hold this delivery."""
-        try:
-            self._connection.send(self._subject, "", b"", b"%d %d" % (delivery.sequence, delivery.attempt))
-        except NatsJobsError:
-            # Without a link there is nobody to tell; with the next one, all are told.
-            return
+        self._say(delivery.sequence, delivery.attempt)
+
+    def none_left(self, sequence: int, deliveries: int) -> None:
+        """Say that nobody holds this message, which was delivered so often: as if there were one delivery more."""
+        self._say(sequence, deliveries + 1)
 
     def close(self) -> None:
         """Hear nothing more."""
         self._connection.drop(self._sid)
+
+    def _say(self, sequence: int, attempt: int) -> None:
+        try:
+            self._connection.send(self._subject, "", b"", b"%d %d" % (sequence, attempt))
+        except NatsJobsError:
+            # Without a link there is nobody to tell; with the next one, all are told.
+            return
 
     def _announce_all(self) -> None:
         for delivery in self._held():

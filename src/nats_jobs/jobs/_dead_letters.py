@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from ..dead_letters import STREAM as STREAM, park as park, stream_config as stream_config
+from ..dead_letters import (
+    STREAM as STREAM,
+    Stranded as Stranded,
+    park as park,
+    stream_config as stream_config,
+)
 
-__all__ = ("STREAM", "park", "stream_config")
+__all__ = ("STREAM", "Stranded", "park", "stream_config")

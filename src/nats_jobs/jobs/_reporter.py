@@ -6,6 +6,7 @@ from typing import Any
 
 from ..events import JobEvent, WorkerEvent
 from ..jetstream import Delivery
+from ._dead_letters import Stranded
 from ._emitter import Emitter
 from ._setup import Site
 
@@ -32,7 +33,7 @@ class Reporter:
         if self._emitter.wanted:
             self._emitter.emit(event(**self._about, **fields))
 
-    def job(self, event: type[JobEvent], delivery: Delivery, **fields: Any) -> None:
+    def job(self, event: type[JobEvent], delivery: Delivery | Stranded, **fields: Any) -> None:
         if self._emitter.wanted:
             self._emitter.emit(
                 event(

@@ -2,7 +2,7 @@
 
     leases kept           outlives the attempts: what they settle must be confirmed
       attempts            the slots, each performing one job after the other
-        intake            the pull requests and their watch
+        intake            the pull requests and their watch; beside them the janitor
 
 Stop ends them from the inside out: the requests are taken back, what has not started is handed back,
 the running jobs get their grace and are then cancelled with STOP, the settlements are confirmed.
@@ -29,6 +29,7 @@ from ._claims import Claims
 from ._definition import JobDef
 from ._emitter import Emitter, logger
 from ._intake import Demand, Intake
+from ._janitor import Janitor
 from ._job import Job
 from ._lease import Lease, LeaseBook
 from ._reasons import CancelReason
@@ -72,6 +73,7 @@ class Worker(Generic[T]):
     _report: Reporter
     _warden: Warden
     _claims: Claims
+    _janitor: Janitor
     gave_way: Callable[[], None]
 
     def __init__(
@@ -141,6 +143,9 @@ class Worker(Generic[T]):
                 claimed=self.leases.claimed,
                 held=self.leases.held,
             )
+            self._janitor = Janitor(
+                self.defn, self.connection, self.site, self._claims, self._report, self._counts
+            )
             settler = Settler(
                 self.defn,
                 self.connection,
@@ -169,6 +174,7 @@ class Worker(Generic[T]):
                 await self._wind_down(slots)
             finally:
                 self._intake.close()
+                self._janitor.close()
                 self._claims.close()
                 # What is left in the group waits for work that will not come.
                 attempts.cancel_scope.cancel(CancelReason.STOP.value)
@@ -188,11 +194,13 @@ class Worker(Generic[T]):
         self._intake.puller = puller
         try:
             async with anyio.create_task_group() as intake:
+                intake.start_soon(self._janitor.run)
                 await intake.start(puller.run)
                 self._standing = True
                 self._report.worker(Start, concurrency=self.defn.concurrency)
                 task_status.started()
                 await self._stop_asked.wait()
+                self._janitor.close()
                 intake.cancel_scope.cancel(CancelReason.STOP.value)
         except* ConsumerGone as gone:
             self.leases.lose_all(str(gone.exceptions[0]))

@@ -1,0 +1,294 @@
+"""A job whose last delivery is lost ends as a dead letter all the same, once, and only if nobody has ended it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from nats.js.api import ConsumerConfig, StreamConfig
+
+from nats_jobs import CancelReason, Job, JobDef, JobProcessor, Reject, dead_letters, job_processor
+from nats_jobs.events import Complete, DeadLettered, LeaseLost
+from nats_jobs.jetstream import Delivery
+from nats_jobs.jobs import _janitor
+from nats_jobs.server import run_server
+from support.jobs import LIMIT, Seen, in_stream, until, until_empty
+from support.letters import letters_of, park_jobs
+
+pytestmark = pytest.mark.anyio
+
+ACK_WAIT = 0.5
+
+
+def definition(stream: str, max_deliver: int = 1, ack_wait: float = ACK_WAIT, **options: Any) -> JobDef[Any]:
+    async def perform(job: Job[Any]) -> None:
+        await checkpoint()
+
+    config = ConsumerConfig(max_deliver=max_deliver, ack_wait=ack_wait)
+    fields: dict[str, Any] = {"perform": perform, "num_attempts": 1, "consumer_config": config, **options}
+    return JobDef(stream=stream, **fields)
+
+
+@asynccontextmanager
+async def first_in_line(
+    p: JobProcessor, stream: str, count: int = 1
+) -> AsyncIterator[Callable[[], Awaitable[Delivery]]]:
+    """Pull before all workers, as a worker would that dies then: the next deliveries come here. Answer nothing."""
+    inbox = p.connection.new_inbox()
+    async with p.connection.subscribe(inbox) as messages:
+        for _ in range(count):
+            # One message each: the rest of a larger request would go to the end of the line.
+            await p.connection.publish(
+                f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{stream}Consumer", b'{"batch":1}', reply=inbox
+            )
+
+        # A request through the same server, so that the pull stands when this returns.
+        await p.js.consumer_info(stream, f"{stream}Consumer")
+
+        async def delivery() -> Delivery:
+            with anyio.fail_after(LIMIT):
+                return Delivery(p.connection, await anext(aiter(messages)), 0.0)
+
+        yield delivery
+
+
+async def tell(p: JobProcessor, stream: str, sequence: int, deliveries: int = 1) -> None:
+    """Say what the server says when the last delivery was lost."""
+    subject = f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.{stream}Consumer"
+    fields = {
+        "stream": stream,
+        "consumer": f"{stream}Consumer",
+        "stream_seq": sequence,
+        "deliveries": deliveries,
+    }
+    await p.connection.publish(subject, json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize("max_deliver", [1, 2, 3])
+async def test_a_job_whose_last_delivery_is_lost_becomes_a_dead_letter(
+    url: str, name: str, max_deliver: int
+) -> None:
+    """With one delivery the server says so when its lease ends; with more when a worker waits for a job then."""
+    seen = Seen()
+    defn = definition(name, max_deliver)
+    await park_jobs(url, defn, [])
+    async with job_processor(url, on_event=seen) as p, first_in_line(p, name, max_deliver) as delivery:
+        handle = await p.start(defn)
+        await p.enqueue(defn, "x", id="job-7", headers={"X-Mine": ["a", "b"]})
+        for attempt in range(1, max_deliver + 1):
+            assert (await delivery()).attempt == attempt
+
+        await until_empty(p.js, name)
+        [event] = await seen.wait_for(DeadLettered)
+        [letter] = await letters_of(p, name)
+        assert handle.statistics().dead_lettered == 1
+        await p.stop()
+
+    assert (letter.reason, letter.attempts, letter.original_sequence) == ("crash-loop", max_deliver, 1)
+    assert (letter.payload(), letter.id, letter.subject) == ("x", "job-7", name)
+    assert letter.headers.get_all("X-Mine") == ["a", "b"]
+    assert "was lost" in letter.error
+    assert (event.reason, event.sequence, event.attempt, event.id) == ("crash-loop", 1, max_deliver, "job-7")
+
+
+async def test_of_several_workers_one_acts(url: str, name: str) -> None:
+    seen = Seen()
+    defn = definition(name)
+    await park_jobs(url, defn, [])
+    async with AsyncExitStack() as stack:
+        fleet = [await stack.enter_async_context(job_processor(url, on_event=seen)) for _ in range(3)]
+        p = fleet[0]
+        delivery = await stack.enter_async_context(first_in_line(p, name, 5))
+        handles = [await each.start(defn) for each in fleet]
+        await p.enqueue_many(defn, range(5))
+        for _ in range(5):
+            await delivery()
+
+        await until_empty(p.js, name)
+        await until(lambda: sum(handle.statistics().dead_lettered for handle in handles) == 5)
+        assert sorted([letter.payload() for letter in await letters_of(p, name)]) == list(range(5))
+        for each in fleet:
+            await each.stop()
+
+    assert sorted(event.sequence for event in seen.of(DeadLettered)) == [1, 2, 3, 4, 5]
+
+
+async def test_a_late_ack_wins(url: str, name: str) -> None:
+    """The lease is over, and no worker has pulled since."""
+    defn = definition(name, max_deliver=2)
+    await park_jobs(url, defn, [])
+    seen = Seen()
+    async with job_processor(url, on_event=seen) as p, first_in_line(p, name, 2) as delivery:
+        await p.enqueue(defn, "late")
+        await delivery()
+        last = await delivery()
+        await anyio.sleep(2 * ACK_WAIT)
+        await last.ack()
+        await p.start(defn)
+        await p.enqueue(defn, "next")
+        await seen.wait_for(Complete)
+        await until_empty(p.js, name)
+        assert await dead_letters.count(p, stream=name) == 0
+        await p.stop()
+
+
+async def test_what_has_ended_before_it_is_looked_at_is_left_alone(url: str, name: str) -> None:
+    defn = definition(name, ack_wait=LIMIT)
+    await park_jobs(url, defn, [])
+    async with job_processor(url) as p, first_in_line(p, name, 2) as delivery:
+        await p.start(defn)
+        await p.enqueue_many(defn, ["acked", "lost"])
+        await (await delivery()).ack()
+        await delivery()
+        await tell(p, name, 1)
+        await tell(p, name, 2)
+        await until_empty(p.js, name)
+        assert [letter.payload() for letter in await letters_of(p, name)] == ["lost"]
+        await p.stop()
+
+
+async def test_a_job_parked_by_a_worker_that_died_then_is_parked_once(url: str, name: str) -> None:
+    defn = definition(name)
+    await park_jobs(url, defn, [])
+    async with job_processor(url) as p, first_in_line(p, name) as delivery:
+        await p.start(defn)
+        await p.enqueue(defn, "x")
+        await dead_letters.park(p.connection, await delivery(), "rejected", Reject("no"))
+        await until_empty(p.js, name)
+        assert [letter.reason for letter in await letters_of(p, name)] == ["rejected"]
+        await p.stop()
+
+
+async def test_who_still_performs_it_is_told_that_it_is_over(url: str, name: str) -> None:
+    """A server that crashed has forgotten that the lease was extended."""
+    reasons = list[CancelReason | None]()
+    running = anyio.Event()
+
+    async def perform(job: Job[Any]) -> None:
+        running.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            reasons.append(job.reason)
+
+    seen = Seen()
+    defn = definition(name, ack_wait=LIMIT, perform=perform)
+    async with job_processor(url, on_event=seen) as p:
+        await p.start(defn)
+        await p.enqueue(defn, "x")
+        await running.wait()
+        await tell(p, name, 1)
+        await until_empty(p.js, name)
+        await seen.wait_for(LeaseLost)
+        await seen.wait_for(DeadLettered)
+        assert [letter.reason for letter in await letters_of(p, name)] == ["crash-loop"]
+        await p.stop()
+
+    assert reasons == [CancelReason.LEASE_LOST]
+
+
+async def test_without_dead_letters_it_is_removed_and_told(url: str, name: str) -> None:
+    seen = Seen()
+    defn = definition(name, dead_letter=False)
+    await park_jobs(url, defn, [])
+    async with job_processor(url, on_event=seen) as p, first_in_line(p, name) as delivery:
+        await p.start(defn)
+        await p.enqueue(defn, "x")
+        await delivery()
+        await until_empty(p.js, name)
+        [event] = await seen.wait_for(DeadLettered)
+        assert (event.reason, event.sequence) == ("crash-loop", 1)
+        assert await dead_letters.count(p, stream=name) == 0
+        await p.stop()
+
+
+async def test_what_cannot_be_parked_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_janitor, "_AGAIN", 0.1)
+    full: Any = {**dead_letters.stream_config(), "discard": "new", "max_msgs": 1}
+    async with run_server() as server, job_processor(server.url) as p:
+        await p.js.add_stream(StreamConfig(**full))
+        await p.js.publish("dead_letters.OTHERS.x", b"")
+        defn = definition("JOBS")
+        await park_jobs(server.url, defn, [])
+        async with first_in_line(p, "JOBS") as delivery:
+            await p.start(defn)
+            await p.enqueue(defn, "x")
+            await delivery()
+            await until(lambda: said(caplog))
+            assert await in_stream(p.js, "JOBS") == 1
+            await dead_letters.purge(p)
+            await until_empty(p.js, "JOBS")
+            assert [letter.payload() for letter in await letters_of(p, "JOBS")] == ["x"]
+            await p.stop()
+
+
+@pytest.mark.parametrize(
+    "denied",
+    [
+        'subscribe { deny: "$JS.EVENT.>" }',
+        'publish { deny: "$JS.API.STREAM.MSG.GET.JOBS" }',
+        'publish { deny: "$JS.API.STREAM.MSG.DELETE.>" }',
+        'publish { deny: "dead_letters.>" }',
+    ],
+)
+async def test_a_worker_that_may_not_do_it_says_so_and_works_on(
+    denied: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = f"""
+        accounts {{ A {{ jetstream: enabled, users: [
+            {{ user: u, password: p, permissions {{ {denied} }} }}
+        ] }} }}
+    """
+    seen = Seen()
+    async with run_server(config=config) as server:
+        url = f"nats://u:p@{server.url.removeprefix('nats://').rpartition('@')[2]}"
+        defn = definition("JOBS", ack_wait=LIMIT)
+        await park_jobs(url, defn, [])
+        caplog.clear()
+        async with job_processor(url, on_event=seen) as p, first_in_line(p, "JOBS") as delivery:
+            await p.start(defn)
+            await p.enqueue(defn, "lost")
+            await delivery()
+            await tell(p, "JOBS", 1)
+            await until(lambda: said(caplog))
+            await p.enqueue(defn, "next")
+            await seen.wait_for(Complete)
+            assert await in_stream(p.js, "JOBS") == 1
+            assert not seen.of(DeadLettered)
+            await p.stop()
+
+    assert len(said(caplog)) == 1
+    assert "not allowed" in said(caplog)[0]
+
+
+async def test_strange_advisories_are_ignored(url: str, name: str) -> None:
+    defn = definition(name, ack_wait=LIMIT)
+    await park_jobs(url, defn, [])
+    async with job_processor(url) as p, first_in_line(p, name) as delivery:
+        await p.start(defn)
+        await p.enqueue(defn, "x")
+        await delivery()
+        for data in (b"", b"[]", b"{}", b'"text"', b'{"stream_seq": null, "deliveries": 1}'):
+            await p.connection.publish(
+                f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{name}.{name}Consumer", data
+            )
+
+        await tell(p, name, 99)
+        await tell(p, name, 1)
+        await until_empty(p.js, name)
+        assert await dead_letters.count(p, stream=name) == 1
+        await p.stop()
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged about jobs that stay in the stream."""
+    return [
+        text for text in caplog.messages if "will stay in the stream" in text or "could not be ended" in text
+    ]

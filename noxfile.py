@@ -17,7 +17,7 @@ SERVERS = ["2.10.26", "2.11.11", "2.12.8", "2.14.6", "2.15.1"]
 # In the session `examples`.
 EXAMPLES = ["tests/test_examples.py", "tests/test_readme.py"]
 # These need the machine for themselves, or test what no version of Python changes: once is enough.
-ALONE = ["tests/benchmarks", "tests/chaos", "tests/cluster"]
+ALONE = ["tests/benchmarks", "tests/chaos", "tests/cluster", "tests/soak"]
 ONCE = ["tests/docker", "tests/interop", "tests/servers"]
 
 
@@ -112,6 +112,14 @@ def chaos(session: nox.Session) -> None:
     install(session, "test")
     with session.chdir("tests"):
         session.run("python", "-m", "chaos", *(session.posargs or ["--seed", "1", "--seeds", "20"]))
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """A million jobs and 60,000 failing ones on each backend: `nox -s soak -- --jobs 100000 --failing 6000` is shorter."""
+    install(session, "test")
+    with session.chdir("tests"):
+        session.run("python", "-m", "soak", *session.posargs)
 
 
 @nox.session

@@ -1,4 +1,4 @@
-"""A job that lies in its stream and that the server will never deliver again (NATS.md 3.6)."""
+"""A job that lies in its stream and that the server will never deliver again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Ends the jobs whose last delivery was lost: a backstop.
 
 The delivery that reaches `max_deliver` is the last one. When its worker is killed, or it never arrives, the
-message stays in the stream and nobody gets it any more (NATS.md 3.6). The server says so in an advisory, as
+message stays in the stream and nobody gets it any more (seen on 2.15). The server says so in an advisory, as
 soon as somebody pulls again: by then the lease of whoever had that delivery is over. So it ends here as a
 dead letter, stored first and then removed from its stream, as with the settlement of an attempt.
 

@@ -52,7 +52,27 @@ async def enqueue(order: Order, connection: Connection) -> Figures:
     return {"rate": run.n / (time.monotonic() - since)}
 
 
-KINDS: dict[str, Callable[[Order, Connection], Awaitable[Figures]]] = {"drain": drain, "enqueue": enqueue}
+async def sleepers(order: Order, connection: Connection) -> Figures:
+    """Only the sleep of each job, in as many tasks as jobs may run at once: what the event loop's timers allow."""
+    run = order.run
+
+    async def sleep_in_turn() -> None:
+        for _ in range(run.n // run.concurrency):
+            await anyio.sleep(run.sleep)
+
+    since = time.monotonic()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(run.concurrency):
+            tasks.start_soon(sleep_in_turn)
+
+    return {"rate": run.n / (time.monotonic() - since)}
+
+
+KINDS: dict[str, Callable[[Order, Connection], Awaitable[Figures]]] = {
+    "drain": drain,
+    "enqueue": enqueue,
+    "sleepers": sleepers,
+}
 
 
 async def main(order: Order) -> Figures:

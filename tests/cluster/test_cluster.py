@@ -52,17 +52,6 @@ class Run:
         self.count = count
         self.confirmed_at: list[float] = []
         self.faults: list[tuple[str, float]] = []
-        self._read_to = self._ended = 0
-
-    def ended(self) -> int:
-        """Return how many times a job ended. This is asked often: only what is new is read."""
-        with self.ledger.path.open("rb") as file:
-            file.seek(self._read_to)
-            entries, mark, _ = file.read().rpartition(b"\n")
-
-        self._read_to += len(entries) + len(mark)
-        self._ended += entries.count(b'"what": "end"')
-        return self._ended
 
     async def produce(self) -> None:
         """Enqueue all jobs, in both ways. Every one is confirmed, or this raises."""
@@ -78,16 +67,16 @@ class Run:
         await self.at_least_ended(part * self.count)
 
     async def at_least_ended(self, count: float) -> None:
-        await until(lambda: self.ended() >= count, RUN_LIMIT)
+        await until(lambda: self.ledger.ended() >= count, RUN_LIMIT)
 
     async def go_on(self) -> None:
         """Wait until jobs are enqueued and performed again."""
-        ended, confirmed = self.ended(), len(self.confirmed_at)
-        await until(lambda: self.ended() >= min(ended + BATCH, self.count), ELECTION_LIMIT)
+        ended, confirmed = self.ledger.ended(), len(self.confirmed_at)
+        await until(lambda: self.ledger.ended() >= min(ended + BATCH, self.count), ELECTION_LIMIT)
         await until(lambda: len(self.confirmed_at) > min(confirmed, self.count // BATCH - 1), ELECTION_LIMIT)
 
     def happens(self, what: str) -> None:
-        assert self.ended() < self.count, f"too late for {what}: all jobs have ended"
+        assert self.ledger.ended() < self.count, f"too late for {what}: all jobs have ended"
         self.faults.append((what, time.monotonic()))
 
     async def all_done(self) -> None:
@@ -117,7 +106,7 @@ class Run:
     def report(self) -> None:
         """Say how long jobs were not served, and how many were performed again."""
         ends = sorted(entry["at"] for entry in self.ledger.read("end"))
-        again = sum(entry["attempt"] > 1 for entry in self.ledger.read("start"))
+        again = sum(entry["fence"][1] > 1 for entry in self.ledger.read("start"))
         # What ends later than the last is enqueued may have waited for its ack_wait instead.
         for (what, at), (_, until_next) in pairwise([*self.faults, ("", self.confirmed_at[-1])]):
             logger.info(

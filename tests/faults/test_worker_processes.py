@@ -72,7 +72,9 @@ async def test_sigterm_lets_jobs_end_in_their_grace_and_hands_the_others_over(
         [(2, "STOP"), (3, "STOP")],
         [(3, "STOP"), (2, "STOP")],
     )
-    assert [(entry["n"], entry["attempt"]) for entry in sorted(ledger.read("end"), key=lambda e: e["n"])] == [
+    assert [
+        (entry["n"], entry["fence"][1]) for entry in sorted(ledger.read("end"), key=lambda e: e["n"])
+    ] == [
         (0, 1),
         (1, 1),
         (2, 2),

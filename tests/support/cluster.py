@@ -32,6 +32,7 @@ cluster {{
   name: jobs
   listen: 127.0.0.1:{route}
   routes: [{routes}]
+  no_advertise: {no_advertise}
 }}
 """
 
@@ -153,20 +154,24 @@ async def ask_api(js: JetStreamContext, call: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def run_cluster(size: int = 3) -> AsyncIterator[Cluster]:
-    """Run a cluster with JetStream; it has a meta leader when the block begins, and is gone when it is left."""
+async def run_cluster(size: int = 3, *, advertise: bool = True) -> AsyncIterator[Cluster]:
+    """Run a cluster with JetStream; it has a meta leader when the block begins, and is gone when it is left.
+
+    Args:
+        advertise: whether a node tells its clients of the others. Clients behind a proxy would get around it.
+    """
     async with AsyncExitStack() as stack:
-        cluster = await _start(stack, size)
+        cluster = await _start(stack, size, advertise)
         await cluster.wait_healthy()
         yield cluster
 
 
-async def _start(stack: AsyncExitStack, size: int) -> Cluster:
+async def _start(stack: AsyncExitStack, size: int, advertise: bool) -> Cluster:
     """Start all nodes; start over when somebody else took one of the ports meanwhile."""
     for tries_left in reversed(range(_TRIES)):
         async with AsyncExitStack() as attempt:
             try:
-                nodes = await _start_nodes(attempt, size)
+                nodes = await _start_nodes(attempt, size, advertise)
             except ServerFailed as error:
                 if not tries_left or "address already in use" not in str(error):
                     raise
@@ -177,13 +182,19 @@ async def _start(stack: AsyncExitStack, size: int) -> Cluster:
     raise AssertionError("the last try returns or raises")
 
 
-async def _start_nodes(stack: AsyncExitStack, size: int) -> list[Node]:
+async def _start_nodes(stack: AsyncExitStack, size: int, advertise: bool) -> list[Node]:
     ports = _free_ports(2 * size)
     routes, monitors = ports[:size], ports[size:]
     known = ", ".join(f"nats://127.0.0.1:{port}" for port in routes)
     nodes = []
     for number, (route, http) in enumerate(zip(routes, monitors, strict=True)):
-        config = _CONFIG.format(name=f"c{number}", http=http, route=route, routes=known)
+        config = _CONFIG.format(
+            name=f"c{number}",
+            http=http,
+            route=route,
+            routes=known,
+            no_advertise=str(not advertise).lower(),
+        )
         # A node that leaves in order hands its leaderships over first.
         server = await stack.enter_async_context(run_server(config=config, start_timeout=60, stop_timeout=20))
         nodes.append(Node(f"c{number}", server, http))

@@ -1,7 +1,7 @@
 """A worker process whose handler writes into a ledger outside NATS: a file that is only appended to.
 
 The payload of a job is JSON: `{"n": number, "sleep": seconds}`. Each line of the ledger is JSON, too:
-what (`start`, `end`, `cut`, `failed`), the number, the attempt, the process, the monotonic time of the machine.
+what (`start`, `end`, `cut`, `failed`), the number, the fence, the process, the monotonic time of the machine.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from nats.js.api import ConsumerConfig
+from nats.js.api import ConsumerConfig, StreamConfig
 
 from nats_jobs import Job, JobDef, Reject, codecs, job_processor
-from nats_jobs.errors import JobCutShort
+from nats_jobs.errors import ConnectFailed, JobCutShort
+from support.wall_clock import WallClock, follow
 
 
 class Ledger:
@@ -31,6 +32,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._read_to = self._ended = 0
 
     def write(self, what: str, number: int, **more: Any) -> None:
         entry = {"what": what, "n": number, "pid": os.getpid(), "at": time.monotonic(), **more}
@@ -39,6 +41,16 @@ class Ledger:
     def read(self, what: str | None = None) -> list[dict[str, Any]]:
         entries = [json.loads(line) for line in self.path.read_text().splitlines()]
         return [entry for entry in entries if what in (None, entry["what"])]
+
+    def ended(self) -> int:
+        """Return how many times a job ended. May be asked often: only what is new is read."""
+        with self.path.open("rb") as file:
+            file.seek(self._read_to)
+            entries, mark, _ = file.read().rpartition(b"\n")
+
+        self._read_to += len(entries) + len(mark)
+        self._ended += entries.count(b'"what": "end"')
+        return self._ended
 
     def numbers(self, what: str) -> list[int]:
         return sorted(entry["n"] for entry in self.read(what))
@@ -67,8 +79,19 @@ class WorkerProcess:
 def worker_process(url: str, stream: str, ledger: Ledger, **options: Any) -> Iterator[WorkerProcess]:
     """Start a worker process; it is killed when the block is left, if it still runs."""
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    command = [sys.executable, "-W", "error", __file__, url, stream, str(ledger.path), *arguments]
-    process = subprocess.Popen(command)
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "support.worker",
+        url,
+        stream,
+        str(ledger.path),
+        *arguments,
+    ]
+    # From the folder of the tests, so that it finds `support`.
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[1])
     try:
         yield WorkerProcess(process)
     finally:
@@ -89,6 +112,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ack-wait", type=float, default=10.0)
     parser.add_argument("--num-attempts", type=int, default=5)
     parser.add_argument("--backoff", type=float, default=1.0)
+    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--ping-interval", type=float, default=10.0)
+    parser.add_argument("--wall-clock", type=Path, help="a file that says by how much the time of day is off")
     return parser.parse_args()
 
 
@@ -107,22 +133,24 @@ async def act(job: Job[dict[str, Any]]) -> None:
 
 async def main(options: argparse.Namespace) -> None:
     ledger = Ledger(options.ledger)
+    if options.wall_clock is not None:
+        follow(WallClock(options.wall_clock))
 
     async def perform(job: Job[dict[str, Any]]) -> None:
-        number = job.payload["n"]
-        ledger.write("start", number, attempt=job.attempt)
+        number, fence = job.payload["n"], job.fence
+        ledger.write("start", number, fence=fence)
         try:
             await act(job)
             # After a pause of the whole process the job may be another's by now.
             job.check_cancelled()
         except (anyio.get_cancelled_exc_class(), JobCutShort):
-            ledger.write("cut", number, attempt=job.attempt, reason=job.reason.name if job.reason else None)
+            ledger.write("cut", number, fence=fence, reason=job.reason.name if job.reason else None)
             raise
         except Exception as error:
-            ledger.write("failed", number, attempt=job.attempt, error=str(error))
+            ledger.write("failed", number, fence=fence, error=str(error))
             raise
 
-        ledger.write("end", number, attempt=job.attempt)
+        ledger.write("end", number, fence=fence)
 
     defn = JobDef[Any](
         stream=options.stream,
@@ -131,15 +159,29 @@ async def main(options: argparse.Namespace) -> None:
         num_attempts=options.num_attempts,
         backoff=options.backoff,
         codec=codecs.JSON,
+        stream_config=StreamConfig(num_replicas=options.replicas),
         consumer_config=ConsumerConfig(ack_wait=options.ack_wait),
     )
-    async with job_processor(
-        options.url,
-        stop_signals=(signal.SIGTERM, signal.SIGINT),
-        stop_grace=options.grace,
-        reconnect_time_wait=0.5,
-    ) as p:
-        p.start_soon(defn)
+    while not await work(options, defn):
+        await anyio.sleep(0.2)
+
+
+async def work(options: argparse.Namespace, defn: JobDef[Any]) -> bool:
+    """Work until told to stop; False when there was no server at the start, for which a worker does not wait."""
+    try:
+        async with job_processor(
+            options.url.split(","),
+            stop_signals=(signal.SIGTERM, signal.SIGINT),
+            stop_grace=options.grace,
+            reconnect_time_wait=0.5,
+            ping_interval=options.ping_interval,
+        ) as p:
+            p.start_soon(defn)
+    except ConnectFailed:
+        # Whoever runs it would start it again. This is the same, and quicker.
+        return False
+
+    return True
 
 
 if __name__ == "__main__":

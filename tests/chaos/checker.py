@@ -1,14 +1,43 @@
-"""Reads the ledger when all is over, and says what was promised and does not hold."""
+"""Reads the ledger when all is over, and says what was promised and does not hold.
+
+The rules, and the bounds on time:
+
+* Every confirmed job was completed, or is a dead letter.
+* A dead letter has the reason that its payload asked for.
+* Two completions of one job do not overlap, not by a moment. A handler that lost its lease does not complete:
+  the ledger has LEASE_LOST for it instead.
+* The fences of one message rise with each attempt.
+
+The last two hold for as long as the server remembers. One that is killed, or the one that takes over from it,
+may know less than was confirmed to the workers, and then delivers what its holder has every reason to think its
+own. The checker counts such overlaps by themselves, and knows them by this:
+
+* A server went between the two starts, and the second attempt has a fence that is not higher: the delivery itself
+  was forgotten. Nobody can tell that one is later than the other, so both go on to their end.
+* A server went between the two starts, and an extension was forgotten: the second attempt starts within `ack_wait`
+  of the server's return, and, as it is announced, they overlap for `ack_wait` at most.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-__all__ = ("Verdict", "judge")
+__all__ = ("Outage", "Span", "Verdict", "judge")
+
+
+@dataclass(frozen=True)
+class Outage:
+    """From the moment a server went until it, or another in its place, had taken up its work."""
+
+    began: float
+    ended: float
+
+    def between(self, earlier: Span, later: Span) -> bool:
+        return earlier.started < self.ended and later.started >= self.began
 
 
 @dataclass
@@ -17,7 +46,7 @@ class Span:
 
     number: int
     pid: int
-    attempt: int
+    fence: tuple[int, int]
     started: float
     ended: float | None = None
     how: str | None = None
@@ -25,73 +54,122 @@ class Span:
 
 @dataclass
 class Verdict:
-    """`lost` and `overlapping` must be empty.
-
-    `excused` are the overlaps that a worker cannot know of: the server was killed, forgot the extensions it
-    had confirmed, and delivered again what its holder has every reason to think its own.
-    """
+    """What was counted, and what does not hold: `lost`, `overlapping`, `backwards` and `misjudged` must be empty."""
 
     jobs: int
-    attempts: int
+    attempts: int = 0
     lost: set[int] = field(default_factory=set)
     overlapping: list[tuple[Span, Span]] = field(default_factory=list)
+    backwards: list[tuple[Span, Span]] = field(default_factory=list)
+    misjudged: dict[int, str | None] = field(default_factory=dict)
     excused: int = 0
     longest_excused: float = 0.0
-    twice: int = 0
     longest_overlap: float = 0.0
+    twice: int = 0
+    stored_twice: int = 0
     lease_lost: int = 0
+
+    @property
+    def holds(self) -> bool:
+        return not (self.lost or self.overlapping or self.backwards or self.misjudged)
 
     def __str__(self) -> str:
         return (
             f"{self.jobs} jobs, {self.attempts} attempts, lost {len(self.lost)}, completed twice {self.twice}, "
-            f"leases lost {self.lease_lost}, overlaps {len(self.overlapping)} (longest {self.longest_overlap:.3f} s), "
-            f"after a killed server {self.excused} (longest {self.longest_excused:.3f} s)"
+            f"stored twice {self.stored_twice}, leases lost {self.lease_lost}, "
+            f"overlaps {len(self.overlapping)} (longest {self.longest_overlap:.3f} s), "
+            f"forgotten by a server {self.excused} (longest {self.longest_excused:.3f} s)"
         )
 
 
 def judge(
     entries: Iterable[dict[str, Any]],
     confirmed: set[int],
-    parked: set[int],
-    outages: list[tuple[float, float]],
+    letters: Mapping[int, str | None],
+    asked_for: Mapping[int, str],
+    outages: list[Outage],
     ack_wait: float,
 ) -> Verdict:
-    """Compare the ledger with what was confirmed; `parked` are the dead letters, `outages` those of the server."""
-    spans = _spans(entries)
-    verdict = Verdict(len(confirmed), sum(map(len, spans.values())))
-    completed = {number for number, attempts in spans.items() if any(span.how == "end" for span in attempts)}
-    verdict.lost = confirmed - completed - parked
-    for attempts in spans.values():
-        done = [span for span in attempts if span.how == "end"]
-        verdict.twice += len(done) > 1
-        verdict.lease_lost += sum(span.how == "LEASE_LOST" for span in attempts)
-        for earlier, later in pairwise(sorted(done, key=lambda span: span.started)):
-            assert earlier.ended is not None
-            overlap = earlier.ended - later.started
-            if overlap <= 0:
-                continue
+    """Compare the ledger with what was confirmed.
 
-            if any(earlier.started < up and up <= later.started < up + ack_wait for _, up in outages):
-                verdict.excused += 1
-                verdict.longest_excused = max(verdict.longest_excused, overlap)
-            else:
-                verdict.overlapping.append((earlier, later))
-                verdict.longest_overlap = max(verdict.longest_overlap, overlap)
+    Args:
+        letters: the reason of each dead letter, by the number of its job.
+        asked_for: the reason that the payload of a job asks for; jobs without are to be completed.
+    """
+    jobs = _spans(entries)
+    verdict = Verdict(len(confirmed))
+    verdict.lost = confirmed - _completed(jobs) - letters.keys()
+    verdict.misjudged = {n: why for n, why in letters.items() if why is None or why != asked_for.get(n)}
+    for attempts in jobs.values():
+        _count(verdict, attempts)
+        _judge_overlaps(verdict, attempts, outages, ack_wait)
+        _judge_fences(verdict, attempts, outages)
 
     return verdict
 
 
+def _completed(jobs: Mapping[int, list[Span]]) -> set[int]:
+    return {number for number, attempts in jobs.items() if any(span.how == "end" for span in attempts)}
+
+
+def _count(verdict: Verdict, attempts: list[Span]) -> None:
+    verdict.attempts += len(attempts)
+    verdict.twice += sum(span.how == "end" for span in attempts) > 1
+    verdict.stored_twice += len({span.fence[0] for span in attempts}) > 1
+    verdict.lease_lost += sum(span.how == "LEASE_LOST" for span in attempts)
+
+
+def _judge_overlaps(verdict: Verdict, attempts: list[Span], outages: list[Outage], ack_wait: float) -> None:
+    done = [span for span in attempts if span.how == "end"]
+    for earlier, later in pairwise(done):
+        assert earlier.ended is not None
+        overlap = earlier.ended - later.started
+        if overlap <= 0:
+            continue
+
+        if any(_forgotten(earlier, later, overlap, outage, ack_wait) for outage in outages):
+            verdict.excused += 1
+            verdict.longest_excused = max(verdict.longest_excused, overlap)
+        else:
+            verdict.overlapping.append((earlier, later))
+            verdict.longest_overlap = max(verdict.longest_overlap, overlap)
+
+
+def _forgotten(earlier: Span, later: Span, overlap: float, outage: Outage, ack_wait: float) -> bool:
+    """Whether the server that went had forgotten the first delivery, or that its lease was extended."""
+    if not outage.between(earlier, later):
+        return False
+
+    delivery_forgotten = later.fence <= earlier.fence
+    extension_forgotten = later.started < outage.ended + ack_wait and overlap <= ack_wait
+    return delivery_forgotten or extension_forgotten
+
+
+def _judge_fences(verdict: Verdict, attempts: list[Span], outages: list[Outage]) -> None:
+    for earlier, later in pairwise(attempts):
+        # A job that was stored twice is two messages, each with fences of its own.
+        same_message = earlier.fence[0] == later.fence[0]
+        remembered = not any(outage.between(earlier, later) for outage in outages)
+        if same_message and remembered and later.fence <= earlier.fence:
+            verdict.backwards.append((earlier, later))
+
+
 def _spans(entries: Iterable[dict[str, Any]]) -> dict[int, list[Span]]:
+    """Return the attempts of each job, in the order in which they started."""
     spans: dict[int, list[Span]] = defaultdict(list)
-    running: dict[tuple[int, int, int], Span] = {}
+    running: dict[tuple[int, int, tuple[int, int]], Span] = {}
     for entry in entries:
-        key = entry["pid"], entry["n"], entry["attempt"]
+        fence = (entry["fence"][0], entry["fence"][1])
+        key = entry["pid"], entry["n"], fence
         if entry["what"] == "start":
-            running[key] = Span(entry["n"], entry["pid"], entry["attempt"], entry["at"])
+            running[key] = Span(entry["n"], entry["pid"], fence, entry["at"])
             spans[entry["n"]].append(running[key])
         else:
             span = running.pop(key)
             span.ended = entry["at"]
             span.how = entry["reason"] if entry["what"] == "cut" else entry["what"]
+
+    for attempts in spans.values():
+        attempts.sort(key=lambda span: span.started)
 
     return spans

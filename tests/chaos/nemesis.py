@@ -1,109 +1,53 @@
-"""Acts at random, from a seed: kills, pauses, restarts. Every fault is one method, and is noted."""
+"""Acts at random, from a seed. What it can do is elsewhere: `worker_faults`, `server_faults`, `link_faults`."""
 
 from __future__ import annotations
 
 import random
-import signal
-import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Protocol
 
 import anyio
 
-from nats_jobs.server import Server
-from support.worker import Ledger, WorkerProcess, worker_process
-
-__all__ = ("Fleet", "Nemesis")
+__all__ = ("Fault", "Nemesis")
 
 
-class Fleet:
-    """The worker processes, always as many as were asked for."""
+class Fault(Protocol):
+    """Does harm, and has made it good when it returns. Its name is what the report calls it."""
 
-    def __init__(self, url: str, stream: str, ledger: Ledger, size: int, **options: Any) -> None:
-        self._start = partial(worker_process, url, stream, ledger, **options)
-        self._size = size
-        self._stack = ExitStack()
-        self.workers: list[WorkerProcess] = []
-        self.failed: list[int] = []
+    __name__: str
 
-    def __enter__(self) -> Self:
-        for _ in range(self._size):
-            self.hire()
-
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def hire(self) -> None:
-        self.workers.append(self._stack.enter_context(self._start()))
-
-    async def dismiss(self, worker: WorkerProcess, number: int, *, limit: float = 60.0) -> None:
-        """Send a signal, wait for the end, hire another."""
-        worker.signal(number)
-        code = await worker.wait(limit)
-        if code not in (0, -signal.SIGKILL):
-            self.failed.append(code)
-
-        self.workers.remove(worker)
-
-    async def close(self) -> None:
-        """A rolling stop of all."""
-        for worker in list(self.workers):
-            await self.dismiss(worker, signal.SIGTERM)
+    async def __call__(self, rng: random.Random, /) -> None: ...
 
 
 class Nemesis:
-    """Does one thing after the other until cancelled. The same seed does the same things in the same order."""
+    """Does one thing after the other until it is told that it is enough.
 
-    def __init__(
-        self, seed: int, fleet: Fleet, server: Server | None, *, ack_wait: float, pause: float
-    ) -> None:
+    The same seed does the same things in the same order; when, and to how many jobs, is up to the machine.
+
+    Args:
+        pause: seconds between two faults, half as long or half as long again.
+    """
+
+    def __init__(self, seed: str, faults: Sequence[Fault], pause: float) -> None:
         self.done: Counter[str] = Counter()
-        self.outages: list[tuple[float, float]] = []
         self._rng = random.Random(seed)
-        self._fleet = fleet
-        self._server = server
-        self._ack_wait = ack_wait
+        self._faults = faults
         self._pause = pause
-        self._faults: list[Callable[[], Any]] = [self.kill_worker, self.pause_worker, self.replace_worker]
-        if server is not None:
-            self._faults.append(self.kill_server)
+        self._enough = anyio.Event()
 
     async def run(self) -> None:
-        while True:
-            await anyio.sleep(self._rng.uniform(0.5, 1.5) * self._pause)
+        """Ends after the fault at hand, so that nothing stays broken."""
+        while not await self._told_within(self._rng.uniform(0.5, 1.5) * self._pause):
             fault = self._rng.choice(self._faults)
             self.done[fault.__name__] += 1
-            await fault()
+            await fault(self._rng)
 
-    async def kill_worker(self) -> None:
-        await self._fleet.dismiss(self._rng.choice(self._fleet.workers), signal.SIGKILL)
-        self._fleet.hire()
+    def enough(self) -> None:
+        self._enough.set()
 
-    async def replace_worker(self) -> None:
-        """A deploy: the new one comes before the old one goes."""
-        worker = self._rng.choice(self._fleet.workers)
-        self._fleet.hire()
-        await self._fleet.dismiss(worker, signal.SIGTERM)
+    async def _told_within(self, seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            await self._enough.wait()
 
-    async def pause_worker(self) -> None:
-        """Longer than `ack_wait`: its jobs are delivered to others meanwhile, and it cannot know."""
-        worker = self._rng.choice(self._fleet.workers)
-        worker.signal(signal.SIGSTOP)
-        try:
-            await anyio.sleep(self._ack_wait * self._rng.uniform(1.1, 2.0))
-        finally:
-            worker.signal(signal.SIGCONT)
-
-    async def kill_server(self) -> None:
-        assert self._server is not None
-        killed = time.monotonic()
-        self._server.kill()
-        await self._server.wait_exited()
-        await anyio.sleep(self._rng.uniform(0, self._ack_wait))
-        await self._server.restart()
-        self.outages.append((killed, time.monotonic()))
+        return self._enough.is_set()

@@ -1,139 +1,202 @@
-"""One run: a server, a fleet, producers, a nemesis; then peace, and the verdict."""
+"""One run: servers, a fleet, producers, a nemesis or two; then peace, and the verdict."""
 
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
+from nats.js.errors import Error as JetStreamError
 
 from nats_jobs import JobProcessor, codecs, job_processor
-from nats_jobs.server import Server, run_server
-from support.jobs import until, until_empty
+from nats_jobs.dead_letters import STREAM as DEAD_LETTERS, Header
+from nats_jobs.errors import NatsJobsError
+from nats_jobs.server import Server
+from support.jobs import in_stream, stands, until
+from support.wall_clock import WallClock
 from support.worker import Ledger
 
-from .checker import Verdict, judge
-from .nemesis import Fleet, Nemesis
-from .workload import Producers, job_for
+from .checker import judge
+from .fleet import Fleet
+from .link_faults import LinkFaults
+from .nemesis import Nemesis
+from .report import Report
+from .server_faults import ClusterFaults, ServerFaults
+from .site import Site, run_site
+from .worker_faults import WorkerFaults
+from .workload import Producers, job_for, reason_for
 
-__all__ = ("Report", "Scenario", "run_scenario")
+__all__ = ("Scenario", "run_scenario")
+
+T = TypeVar("T")
+
+# A link on which nothing comes back is given up after two or three of these.
+_PING_INTERVAL = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
+    """Attributes:
+    pause: seconds between two faults of the same nemesis.
+    pace: seconds between two lots of a producer. A run must last for long enough for many faults.
+    limit: seconds after which the run is thought to hang.
+    """
+
     seed: int
     backend: str
     jobs: int
     folder: Path
+    cluster: bool = False
     workers: int = 3
     concurrency: int = 20
     ack_wait: float = 2.0
-    pause: float = 1.0
+    pause: float = 0.5
     pace: float = 0.4
     limit: float = 600.0
 
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What happened. `holds` is whether every promise was kept."""
-
-    scenario: Scenario
-    verdict: Verdict
-    faults: Counter[str]
-    left_in_stream: int
-    parked: int
-    exit_codes: list[int]
-
     @property
-    def holds(self) -> bool:
-        return not (self.verdict.lost or self.verdict.overlapping or self.left_in_stream or self.exit_codes)
-
-    def __str__(self) -> str:
-        faults = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
-        mark = "ok  " if self.holds else "FAIL"
-        return (
-            f"{mark} seed {self.scenario.seed} {self.scenario.backend}: {self.verdict}, dead letters {self.parked}, "
-            f"left {self.left_in_stream}, exit codes {self.exit_codes}, faults: {faults}"
-            + "".join(
-                f"\n     overlap: {earlier}\n         and: {later}"
-                for earlier, later in self.verdict.overlapping
-            )
-        )
+    def stream(self) -> str:
+        return f"CHAOS_{self.seed}"
 
 
 async def run_scenario(scenario: Scenario) -> Report:
     """Run it. Raises TimeoutError when something hangs."""
     with anyio.fail_after(scenario.limit):
-        async with run_server() as server:
-            return await _run_on(server, scenario)
+        async with run_site(cluster=scenario.cluster) as site:
+            # Who looks on does so past the spoilt links, and can tell at all times.
+            async with job_processor(site.urls, reconnect_time_wait=0.5) as onlooker:
+                return await _Run(scenario, site, onlooker).run()
 
 
-async def _run_on(server: Server, scenario: Scenario) -> Report:
-    stream = f"CHAOS_{scenario.seed}"
-    ledger = Ledger(scenario.folder / "ledger")
-    rng = random.Random(scenario.seed)
-    jobs = [job_for(number, rng, scenario.ack_wait) for number in range(scenario.jobs)]
-    producers = Producers(stream, jobs, pace=scenario.pace)
-    fleet = Fleet(
-        server.url,
-        stream,
-        ledger,
-        scenario.workers,
-        backend=scenario.backend,
-        concurrency=scenario.concurrency,
-        ack_wait=scenario.ack_wait,
-        grace=scenario.ack_wait / 2,
-        backoff=0.2,
-    )
-    async with job_processor(server.url, reconnect_time_wait=0.5, enqueue_timeout=60) as p:
-        with fleet:
-            await until(lambda: ledger.path.exists() and _stands(p, stream), 60)
-            nemesis = Nemesis(scenario.seed, fleet, server, ack_wait=scenario.ack_wait, pause=scenario.pause)
+class _Run:
+    def __init__(self, scenario: Scenario, site: Site, onlooker: JobProcessor) -> None:
+        rng = random.Random(scenario.seed)
+        self.scenario = scenario
+        self.site = site
+        self.p = onlooker
+        self.ledger = Ledger(scenario.folder / "ledger")
+        self.jobs = [job_for(number, rng, scenario.ack_wait) for number in range(scenario.jobs)]
+        self.producers = Producers(scenario.stream, self.jobs, pace=scenario.pace)
+        self.clock = WallClock(scenario.folder / "clock")
+        self.fleet = self._fleet()
+        self.server_faults = self._server_faults()
+        self.nemeses = self._nemeses()
+
+    async def run(self) -> Report:
+        began = time.monotonic()
+        with self.fleet:
+            await until(self._stands, self.scenario.limit)
+            await self._fight()
+            await until(self._settled, self.scenario.limit)
+            await self.fleet.close()
+
+        return await self._report(time.monotonic() - began)
+
+    async def _fight(self) -> None:
+        """Have the jobs enqueued and performed while the nemeses are at work."""
+        links = [link.url for link in self.site.links]
+        async with job_processor(
+            links, enqueue_timeout=60, ping_interval=_PING_INTERVAL, reconnect_time_wait=0.5
+        ) as p:
             async with anyio.create_task_group() as chaos:
-                chaos.start_soon(nemesis.run)
-                await producers.run(p)
-                await until(lambda: len(ledger.read("end")) > 0.9 * len(producers.confirmed), scenario.limit)
-                chaos.cancel_scope.cancel("enough")
+                for nemesis in self.nemeses:
+                    chaos.start_soon(nemesis.run)
 
-            await _heal(server)
-            await until_empty(p.js, stream)
-            await fleet.close()
+                await self.producers.run(p)
+                await until(self._nearly_all_performed, self.scenario.limit)
+                for nemesis in self.nemeses:
+                    nemesis.enough()
 
-        parked = await _parked(p, stream)
-        left = (await p.js.stream_info(stream)).state.messages
+    async def _report(self, seconds: float) -> Report:
+        letters = await _dead_letters(self.p, self.scenario.stream)
+        reasons = {job["n"]: reason_for(job) for job in self.jobs}
+        verdict = judge(
+            self.ledger.read(),
+            self.producers.confirmed,
+            letters,
+            {number: reason for number, reason in reasons.items() if reason is not None},
+            self.server_faults.outages,
+            self.scenario.ack_wait,
+        )
+        return Report(
+            seed=self.scenario.seed,
+            backend=self.scenario.backend,
+            servers="three nodes" if self.scenario.cluster else "one server",
+            seconds=seconds,
+            verdict=verdict,
+            faults=sum((nemesis.done for nemesis in self.nemeses), Counter[str]()),
+            left_in_stream=await in_stream(self.p.js, self.scenario.stream),
+            dead_letters=len(letters),
+            exit_codes=self.fleet.failed,
+            longest_stop=self.fleet.longest_stop,
+        )
 
-    return Report(
-        scenario=scenario,
-        verdict=judge(ledger.read(), producers.confirmed, parked, nemesis.outages, scenario.ack_wait),
-        faults=nemesis.done,
-        left_in_stream=left,
-        parked=len(parked),
-        exit_codes=fleet.failed,
-    )
+    def _fleet(self) -> Fleet:
+        scenario = self.scenario
+        return Fleet(
+            self.site.routes,
+            scenario.stream,
+            self.ledger,
+            scenario.workers,
+            backend=scenario.backend,
+            concurrency=scenario.concurrency,
+            ack_wait=scenario.ack_wait,
+            grace=scenario.ack_wait / 2,
+            backoff=0.2,
+            replicas=self.site.replicas,
+            ping_interval=_PING_INTERVAL,
+            wall_clock=self.clock.path,
+        )
+
+    def _server_faults(self) -> ServerFaults | ClusterFaults:
+        servers = self.site.servers
+        if isinstance(servers, Server):
+            return ServerFaults(servers, self.scenario.ack_wait)
+
+        return ClusterFaults(servers, self.p.js, self.scenario.stream, self.scenario.ack_wait)
+
+    def _nemeses(self) -> list[Nemesis]:
+        """One for the workers, one for what they depend on: each does one thing at a time."""
+        scenario = self.scenario
+        workers = WorkerFaults(self.fleet, self.clock, scenario.ack_wait).all()
+        links = LinkFaults(self.site.links, scenario.ack_wait).all()
+        around = self.server_faults.all() + links
+        return [
+            Nemesis(f"{scenario.seed} workers", workers, scenario.pause),
+            Nemesis(f"{scenario.seed} around", around, scenario.pause),
+        ]
+
+    async def _stands(self) -> bool:
+        return await _known(stands(self.p.js, self.scenario.stream), False)
+
+    async def _settled(self) -> bool:
+        return await _known(in_stream(self.p.js, self.scenario.stream), -1) == 0
+
+    def _nearly_all_performed(self) -> bool:
+        return self.ledger.ended() > 0.9 * len(self.producers.confirmed)
 
 
-async def _stands(p: JobProcessor, stream: str) -> bool:
-    return stream in [info.config.name for info in await p.js.streams_info()]
+async def _known(answer: Awaitable[T], otherwise: T) -> T:
+    """Ask a server that may be down just now."""
+    try:
+        return await answer
+    except (JetStreamError, NatsJobsError):
+        return otherwise
 
 
-async def _heal(server: Server) -> None:
-    if not server.running:
-        await server.restart()
-
-
-async def _parked(p: JobProcessor, stream: str) -> set[int]:
-    """Return the numbers of the jobs that are dead letters. Only what asked for it may be one."""
-    info = await p.js.stream_info("DEAD_LETTERS", subjects_filter=f"dead_letters.{stream}.>")
-    numbers = set()
+async def _dead_letters(p: JobProcessor, stream: str) -> dict[int, str | None]:
+    """Return the reason of each dead letter, by the number of its job."""
+    info = await p.js.stream_info(DEAD_LETTERS, subjects_filter=f"dead_letters.{stream}.>")
+    letters = {}
     for sequence in range(info.state.first_seq, info.state.last_seq + 1):
-        letter = await p.js.get_msg("DEAD_LETTERS", sequence)
+        letter = await p.js.get_msg(DEAD_LETTERS, sequence)
         assert letter.data is not None
-        job = codecs.MSGPACK.decode(letter.data)
-        assert letter.headers is not None
-        assert letter.headers["Nats-Jobs-Reason"] == "rejected", letter.headers
-        assert job.get("reject")
-        numbers.add(job["n"])
+        number: int = codecs.MSGPACK.decode(letter.data)["n"]
+        letters[number] = (letter.headers or {}).get(Header.REASON)
 
-    return numbers
+    return letters

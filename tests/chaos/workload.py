@@ -11,31 +11,48 @@ import anyio
 from nats_jobs import JobProcessor
 from nats_jobs.errors import NatsJobsError
 
-__all__ = ("Producers", "job_for")
+__all__ = ("Producers", "job_for", "reason_for")
 
 _PRODUCERS = 3
 _MANY = 50
+_NEVER = 1000
 
 
 def job_for(number: int, rng: random.Random, ack_wait: float) -> dict[str, Any]:
-    """Return the payload of a job: mostly short, some fail at first, some are rejected, a few block the event loop."""
+    """Return the payload of a job: mostly short, some fail, some are rejected, a few block the event loop."""
     job: dict[str, Any] = {"n": number, "sleep": round(rng.expovariate(1 / 0.01), 4)}
     dice = rng.random()
     if dice < 0.02:
         job["fail_until"] = 2
+        # An answer that is late finds the next attempt still at work.
+        job["sleep"] += ack_wait * 0.7 * (dice < 0.005)
     elif dice < 0.025:
         job["reject"] = True
-    elif dice < 0.026:
+    elif dice < 0.028:
+        job["fail_until"] = _NEVER
+    elif dice < 0.029:
         job["block"] = ack_wait * 0.5
-    elif dice < 0.036:
+    elif dice < 0.039:
         job["sleep"] = ack_wait * 1.5
 
     return job
 
 
+def reason_for(job: dict[str, Any]) -> str | None:
+    """Return why the job is to be a dead letter in the end; None when it is to be completed."""
+    if job.get("reject"):
+        return "rejected"
+
+    return "exhausted" if job.get("fail_until") == _NEVER else None
+
+
 @dataclass
 class Producers:
-    """Enqueue numbered jobs; `confirmed` has those whose confirmation came back."""
+    """Enqueue numbered jobs; `confirmed` has those whose confirmation came back.
+
+    Attributes:
+        pace: seconds that each producer waits after each lot.
+    """
 
     stream: str
     jobs: list[dict[str, Any]]

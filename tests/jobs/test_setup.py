@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import anyio
@@ -659,3 +660,22 @@ async def test_a_job_that_fails_on_the_last_delivery_that_the_user_allows_is_exh
 
     assert [event.attempts_exhausted for event in seen.of(Error)] == [True]
     assert [event.reason for event in seen.of(DeadLettered)] == ["exhausted"]
+
+
+@pytest.mark.parametrize("soon", [True, False], ids=["start_soon", "start"])
+async def test_a_worker_that_is_stopped_while_nobody_answers_its_set_up_ends_at_once(soon: bool) -> None:
+    async with run_server() as server, job_processor(server.url) as p:
+        async with anyio.create_task_group() as group:
+            # The connection stands, and JetStream is silent: as a node is that is cut off from its cluster.
+            server.signal(signal.SIGSTOP)
+            if soon:
+                p.start_soon(defined("JOBS"))
+            else:
+                group.start_soon(p.start, defined("JOBS"))
+
+            await anyio.sleep(0.1)
+            # It would go on asking for 20 s.
+            with anyio.fail_after(10):
+                await p.stop()
+
+        server.signal(signal.SIGCONT)

@@ -90,6 +90,7 @@ class Worker(Generic[T]):
         self._grace = processor.stop_grace if defn.stop_grace is None else defn.stop_grace
         self._grace_ends = math.inf
         self._stop_asked = anyio.Event()
+        self._setup_scope = anyio.CancelScope()
         self._grace_scope = anyio.CancelScope()
         self._standing = False
 
@@ -105,13 +106,10 @@ class Worker(Generic[T]):
             ConsumerGone, PullRefused, PermissionDenied: there is nothing to work on any more.
         """
         try:
-            if self._stop_asked.is_set():
+            if self._stop_asked.is_set() or not await self._set_up():
                 task_status.started()
                 return
 
-            # A server without JetStream says so in its greeting; else no answer is worth waiting for.
-            patience = self.processor.enqueue_timeout if self.connection.server_info.get("jetstream") else 0.0
-            self.site = await set_up(ServerConfig(self.processor.js), self.defn, patience=patience)
             self._report = Reporter(self.emitter, self.site)
             self._warden = Warden(self._report, self.processor.patience)
             self.connection.sharpen_pulse(self.site.ack_wait / _PULSES_PER_ACK_WAIT)
@@ -133,6 +131,15 @@ class Worker(Generic[T]):
         finally:
             self.stopping = True
             self.ended.set()
+
+    async def _set_up(self) -> bool:
+        """Return False when told to stop meanwhile: nobody may be there to answer, and a stop does not wait for that."""
+        # A server without JetStream says so in its greeting; else no answer is worth waiting for.
+        patience = self.processor.enqueue_timeout if self.connection.server_info.get("jetstream") else 0.0
+        with self._setup_scope:
+            self.site = await set_up(ServerConfig(self.processor.js), self.defn, patience=patience)
+
+        return not self._setup_scope.cancelled_caught
 
     async def _work(self, task_status: TaskStatus[None]) -> None:
         async with anyio.create_task_group() as attempts:
@@ -243,6 +250,7 @@ class Worker(Generic[T]):
         if not self.stopping:
             self.stopping = True
             self._stop_asked.set()
+            self._setup_scope.cancel(CancelReason.STOP.value)
             if self._standing:
                 self._report.worker(Stop, grace=ends - anyio.current_time(), running=len(self.running))
 

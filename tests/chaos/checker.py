@@ -16,6 +16,8 @@ own. The checker counts such overlaps by themselves, and knows them by this:
   was forgotten. Nobody can tell that one is later than the other, so both go on to their end.
 * A server went between the two starts, and an extension was forgotten: the second attempt starts within `ack_wait`
   of the server's return, and, as it is announced, they overlap for `ack_wait` at most.
+* A leader was parted from the others, and its successor knew nothing of the extensions that it went on to confirm.
+  No announcement comes through either: the two overlap for as long as the parting lasts, and `ack_wait`.
 """
 
 from __future__ import annotations
@@ -31,10 +33,14 @@ __all__ = ("Outage", "Span", "Verdict", "judge")
 
 @dataclass(frozen=True)
 class Outage:
-    """From the moment a server went until it, or another in its place, had taken up its work."""
+    """From the moment a server went until it, or another in its place, had taken up its work.
+
+    `parted`: it did not go, but could not reach the others, who elected another. There were two until it ended.
+    """
 
     began: float
     ended: float
+    parted: bool = False
 
     def between(self, earlier: Span, later: Span) -> bool:
         return earlier.started < self.ended and later.started >= self.began
@@ -136,13 +142,14 @@ def _judge_overlaps(verdict: Verdict, attempts: list[Span], outages: list[Outage
 
 
 def _forgotten(earlier: Span, later: Span, overlap: float, outage: Outage, ack_wait: float) -> bool:
-    """Whether the server that went had forgotten the first delivery, or that its lease was extended."""
+    """Whether the one who delivered it the second time could not know of the first, or that its lease was extended."""
     if not outage.between(earlier, later):
         return False
 
     delivery_forgotten = later.fence <= earlier.fence
     extension_forgotten = later.started < outage.ended + ack_wait and overlap <= ack_wait
-    return delivery_forgotten or extension_forgotten
+    two_leaders = outage.parted and later.started + overlap < outage.ended + ack_wait
+    return delivery_forgotten or extension_forgotten or two_leaders
 
 
 def _judge_fences(verdict: Verdict, attempts: list[Span], outages: list[Outage]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import anyio
 from nats.js.client import JetStreamContext
 
+from nats_jobs import job_processor
 from nats_jobs.server import Server
 from support.cluster import Cluster, Node
 
@@ -56,7 +57,7 @@ class ClusterFaults:
         self.outages: list[Outage] = []
 
     def all(self) -> list[Fault]:
-        return [self.kill_leader_of_stream, self.kill_leader_of_consumer, self.stop_node]
+        return [self.kill_leader_of_stream, self.kill_leader_of_consumer, self.stop_node, self.isolate_leader]
 
     async def kill_leader_of_stream(self, rng: random.Random) -> None:
         node = await self._leader_of_stream()
@@ -70,6 +71,27 @@ class ClusterFaults:
         """It leaves in order: what it leads, it hands over first."""
         node = rng.choice(self.cluster.nodes)
         await self._without(node, node.terminate, rng)
+
+    async def isolate_leader(self, rng: random.Random) -> None:
+        """The consumer's. It goes on for a while with whoever is connected to it, and the others elect another."""
+        node = await self._leader_of_consumer()
+        began = time.monotonic()
+        self.cluster.isolate(node)
+        try:
+            await self._wait_replaced(node)
+            await anyio.sleep(rng.uniform(0, self.ack_wait))
+        finally:
+            self.cluster.unite()
+
+        await self.cluster.wait_healthy()
+        await self._leader_of_consumer()
+        self.outages.append(Outage(began, time.monotonic(), parted=True))
+
+    async def _wait_replaced(self, node: Node) -> None:
+        others = [other.url for other in self.cluster.others(node)]
+        async with job_processor(others, reconnect_time_wait=0.5) as p:
+            while node is await self.cluster.consumer_leader(p.js, self.stream, f"{self.stream}Consumer"):
+                await anyio.sleep(0.1)
 
     async def _without(self, node: Node, leave: Callable[[], Awaitable[None]], rng: random.Random) -> None:
         began = time.monotonic()

@@ -35,8 +35,7 @@ async def run_site(*, cluster: bool) -> AsyncIterator[Site]:
     """Run the servers and the proxies in front of them. The event loop that this runs in carries all bytes."""
     async with AsyncExitStack() as stack:
         if cluster:
-            # Nodes that told of each other would lead clients around the proxies.
-            nodes = await stack.enter_async_context(run_cluster(advertise=False))
+            nodes = await stack.enter_async_context(run_cluster(proxied=True))
             links = await _open_links(stack, nodes.urls)
             yield Site(nodes, nodes.urls, links, [",".join(link.url for link in links)], len(nodes.nodes))
         else:

@@ -16,6 +16,7 @@ from nats.js.errors import Error as JetStreamError
 from nats_jobs.errors import NatsJobsError, ServerFailed
 from nats_jobs.server import Server, run_server
 from support.jobs import until
+from support.routes import Routes, open_routes
 
 # Seconds. An election alone takes 4 to 9, and a machine may be slow.
 ELECTION_LIMIT = 90.0
@@ -32,9 +33,13 @@ cluster {{
   name: jobs
   listen: 127.0.0.1:{route}
   routes: [{routes}]
-  no_advertise: {no_advertise}
+  {more}
 }}
 """
+
+# Nodes that told of each other would lead clients around the proxies; and nodes, which tell each other in any case,
+# are told of an address at which nobody listens.
+_PROXIED = "no_advertise: true, advertise: '127.0.0.1:1'"
 
 
 class Node:
@@ -101,8 +106,9 @@ class Node:
 class Cluster:
     """Its nodes, and who leads what."""
 
-    def __init__(self, nodes: list[Node]) -> None:
+    def __init__(self, nodes: list[Node], routes: Routes | None = None) -> None:
         self.nodes = nodes
+        self._routes = routes
 
     @property
     def urls(self) -> list[str]:
@@ -118,6 +124,16 @@ class Cluster:
         """Wait until each node is."""
         for node in self.nodes:
             await node.wait_healthy()
+
+    def isolate(self, node: Node) -> None:
+        """Part a node from the others; its clients still reach it. For a cluster that runs with `proxied`."""
+        assert self._routes is not None
+        self._routes.isolate(self.nodes.index(node))
+
+    def unite(self) -> None:
+        """Let all nodes reach each other again."""
+        assert self._routes is not None
+        self._routes.unite()
 
     async def stream_leader(self, js: JetStreamContext, stream: str) -> Node:
         """Wait until a running node leads the stream, and return it."""
@@ -154,52 +170,54 @@ async def ask_api(js: JetStreamContext, call: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def run_cluster(size: int = 3, *, advertise: bool = True) -> AsyncIterator[Cluster]:
+async def run_cluster(size: int = 3, *, proxied: bool = False) -> AsyncIterator[Cluster]:
     """Run a cluster with JetStream; it has a meta leader when the block begins, and is gone when it is left.
 
     Args:
-        advertise: whether a node tells its clients of the others. Clients behind a proxy would get around it.
+        proxied: whether nodes reach each other by proxies, so that one can be isolated. Clients may be behind
+            proxies, too: they are not told of the other nodes, which would lead them around.
     """
     async with AsyncExitStack() as stack:
-        cluster = await _start(stack, size, advertise)
+        cluster = await _start(stack, size, proxied)
         await cluster.wait_healthy()
         yield cluster
 
 
-async def _start(stack: AsyncExitStack, size: int, advertise: bool) -> Cluster:
+async def _start(stack: AsyncExitStack, size: int, proxied: bool) -> Cluster:
     """Start all nodes; start over when somebody else took one of the ports meanwhile."""
     for tries_left in reversed(range(_TRIES)):
         async with AsyncExitStack() as attempt:
             try:
-                nodes = await _start_nodes(attempt, size, advertise)
+                cluster = await _start_nodes(attempt, size, proxied)
             except ServerFailed as error:
                 if not tries_left or "address already in use" not in str(error):
                     raise
             else:
                 stack.push_async_callback(attempt.pop_all().aclose)
-                return Cluster(nodes)
+                return cluster
 
     raise AssertionError("the last try returns or raises")
 
 
-async def _start_nodes(stack: AsyncExitStack, size: int, advertise: bool) -> list[Node]:
+async def _start_nodes(stack: AsyncExitStack, size: int, proxied: bool) -> Cluster:
     ports = _free_ports(2 * size)
-    routes, monitors = ports[:size], ports[size:]
-    known = ", ".join(f"nats://127.0.0.1:{port}" for port in routes)
+    listening, monitors = ports[:size], ports[size:]
+    routes = await open_routes(stack, listening) if proxied else None
     nodes = []
-    for number, (route, http) in enumerate(zip(routes, monitors, strict=True)):
+    for number, (route, http) in enumerate(zip(listening, monitors, strict=True)):
+        known = listening if routes is None else routes.calls(number)
         config = _CONFIG.format(
             name=f"c{number}",
             http=http,
             route=route,
-            routes=known,
-            no_advertise=str(not advertise).lower(),
+            routes=", ".join(f"nats://127.0.0.1:{port}" for port in known),
+            more="" if routes is None else _PROXIED,
         )
         # A node that leaves in order hands its leaderships over first.
         server = await stack.enter_async_context(run_server(config=config, start_timeout=60, stop_timeout=20))
         nodes.append(Node(f"c{number}", server, http))
 
-    return nodes
+    return Cluster(nodes, routes)
 
 
 def _free_ports(count: int) -> list[int]:

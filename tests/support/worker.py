@@ -22,7 +22,7 @@ import anyio
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from nats_jobs import Job, JobDef, Reject, codecs, job_processor
-from nats_jobs.errors import ConnectFailed, JobCutShort
+from nats_jobs.errors import ConnectFailed, JobCutShort, SetupFailed
 from support.wall_clock import WallClock, follow
 
 
@@ -167,7 +167,7 @@ async def main(options: argparse.Namespace) -> None:
 
 
 async def work(options: argparse.Namespace, defn: JobDef[Any]) -> bool:
-    """Work until told to stop; False when there was no server at the start, for which a worker does not wait."""
+    """Work until told to stop; False when no server answered at the start, for which a worker does not wait long."""
     try:
         async with job_processor(
             options.url.split(","),
@@ -177,7 +177,7 @@ async def work(options: argparse.Namespace, defn: JobDef[Any]) -> bool:
             ping_interval=options.ping_interval,
         ) as p:
             p.start_soon(defn)
-    except ConnectFailed:
+    except (ConnectFailed, SetupFailed):
         # Whoever runs it would start it again. This is the same, and quicker.
         return False
 

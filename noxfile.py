@@ -16,6 +16,7 @@ PYTHONS = nox.project.python_versions(PROJECT)
 SERVERS = ["2.10.26", "2.11.11", "2.12.8", "2.14.6", "2.15.1"]
 # In the session `examples`.
 EXAMPLES = ["tests/test_examples.py", "tests/test_readme.py"]
+CHAOS = ["--seed", "1", "--seeds", "20", "--cluster", "5"]
 # These need the machine for themselves, or test what no version of Python changes: once is enough.
 ALONE = ["tests/benchmarks", "tests/chaos", "tests/cluster", "tests/soak"]
 ONCE = ["tests/docker", "tests/interop", "tests/servers"]
@@ -108,10 +109,10 @@ def cluster(session: nox.Session) -> None:
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """Random faults, 20 seeds on each backend: `nox -s chaos -- --seed 7 --seeds 1` repeats one."""
+    """Random faults, 20 seeds on one server and 5 on three nodes: `nox -s chaos -- --seed 7 --cluster` repeats one."""
     install(session, "test")
     with session.chdir("tests"):
-        session.run("python", "-m", "chaos", *(session.posargs or ["--seed", "1", "--seeds", "20"]))
+        session.run("python", "-m", "chaos", *(session.posargs or CHAOS))
 
 
 @nox.session

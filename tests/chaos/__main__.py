@@ -1,6 +1,7 @@
-"""`python -m chaos --seed 7`, from the folder `tests`: one run, or several seeds, with a line for each and a table.
+"""Runs the chaos suite, from the folder `tests`: a line for each run, and a table in the end.
 
-A seed is tried on both backends, on a single server, and with `--cluster` on three nodes instead.
+`python -m chaos --seed 7` is one run on each backend, `--seed 7 --cluster` the same on three nodes;
+`--seeds 20 --cluster 5` is many of both.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -26,15 +27,14 @@ def main() -> int:
     options = _parse()
     reports: list[Report] = []
     hung = 0
-    for backend in options.backend or ["asyncio", "trio"]:
-        for seed in range(options.seed, options.seed + options.seeds):
-            try:
-                reports.append(_run(options, backend, seed))
-            except TimeoutError as error:
-                hung += 1
-                print(f"FAIL seed {seed} {backend}: hangs, {error!r}", flush=True)
-            else:
-                print(reports[-1], flush=True)
+    for scenario in _scenarios(options):
+        try:
+            reports.append(_run(scenario))
+        except TimeoutError as error:
+            hung += 1
+            print(f"FAIL {scenario.title}: hangs, {error!r}", flush=True)
+        else:
+            print(reports[-1], flush=True)
 
     print(f"\n{table(reports)}", flush=True)
     if options.json:
@@ -44,27 +44,32 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--seeds", type=int, default=1, help="how many, from --seed on")
-    parser.add_argument("--jobs", type=int, default=10_000)
+    parser = argparse.ArgumentParser(
+        prog="python -m chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="the first one")
+    parser.add_argument("--seeds", type=int, help="how many, on a single server")
+    parser.add_argument("--cluster", type=int, nargs="?", const=1, default=0, help="how many, on three nodes")
+    parser.add_argument("--jobs", type=int, default=10_000, help="in each run")
     parser.add_argument("--backend", choices=["asyncio", "trio"], action="append")
-    parser.add_argument("--cluster", action="store_true", help="three nodes instead of one server")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of each run there, too")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.seeds is None:
+        options.seeds = 0 if options.cluster else 1
+
+    return options
 
 
-def _run(options: argparse.Namespace, backend: str, seed: int) -> Report:
+def _scenarios(options: argparse.Namespace) -> Iterator[Scenario]:
+    for cluster, count, pace in ((False, options.seeds, _PACE), (True, options.cluster, _PACE_OF_CLUSTER)):
+        for backend in options.backend or ["asyncio", "trio"]:
+            for seed in range(options.seed, options.seed + count):
+                yield Scenario(seed=seed, backend=backend, jobs=options.jobs, cluster=cluster, pace=pace)
+
+
+def _run(scenario: Scenario) -> Report:
     with tempfile.TemporaryDirectory() as folder:
-        scenario = Scenario(
-            seed=seed,
-            backend=backend,
-            jobs=options.jobs,
-            folder=Path(folder),
-            cluster=options.cluster,
-            pace=_PACE_OF_CLUSTER if options.cluster else _PACE,
-        )
-        return anyio.run(partial(run_scenario, scenario))
+        return anyio.run(run_scenario, scenario, Path(folder))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 __all__ = ("Outage", "Span", "Verdict", "judge")
@@ -127,7 +127,7 @@ def _count(verdict: Verdict, attempts: list[Span]) -> None:
 
 def _judge_overlaps(verdict: Verdict, attempts: list[Span], outages: list[Outage], ack_wait: float) -> None:
     done = [span for span in attempts if span.how == "end"]
-    for earlier, later in pairwise(done):
+    for earlier, later in combinations(done, 2):
         assert earlier.ended is not None
         overlap = earlier.ended - later.started
         if overlap <= 0:

@@ -19,6 +19,7 @@ _HEAD = "| servers | backend | runs | jobs | attempts | faults | lost | overlaps
 class Report:
     """One run. `holds` is whether every promise was kept."""
 
+    title: str
     seed: int
     backend: str
     servers: str
@@ -37,7 +38,7 @@ class Report:
     def __str__(self) -> str:
         faults = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
         return (
-            f"{'ok  ' if self.holds else 'FAIL'} seed {self.seed} {self.backend}, {self.servers}, "
+            f"{'ok  ' if self.holds else 'FAIL'} {self.title}, "
             f"{self.seconds:.0f} s: {self.verdict}, dead letters {self.dead_letters}, left {self.left_in_stream}, "
             f"exit codes {self.exit_codes}, longest stop {self.longest_stop:.1f} s, faults: {faults}"
             + "".join(f"\n     {line}" for line in self._evidence())

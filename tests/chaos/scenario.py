@@ -50,7 +50,6 @@ class Scenario:
     seed: int
     backend: str
     jobs: int
-    folder: Path
     cluster: bool = False
     workers: int = 3
     concurrency: int = 20
@@ -63,26 +62,34 @@ class Scenario:
     def stream(self) -> str:
         return f"CHAOS_{self.seed}"
 
+    @property
+    def servers(self) -> str:
+        return "three nodes" if self.cluster else "one server"
 
-async def run_scenario(scenario: Scenario) -> Report:
-    """Run it. Raises TimeoutError when something hangs."""
+    @property
+    def title(self) -> str:
+        return f"seed {self.seed} {self.backend}, {self.servers}"
+
+
+async def run_scenario(scenario: Scenario, folder: Path) -> Report:
+    """Run it; what it writes down is left in `folder`. Raises TimeoutError when something hangs."""
     with anyio.fail_after(scenario.limit):
         async with run_site(cluster=scenario.cluster) as site:
             # Who looks on does so past the spoilt links, and can tell at all times.
             async with job_processor(site.urls, reconnect_time_wait=0.5) as onlooker:
-                return await _Run(scenario, site, onlooker).run()
+                return await _Run(scenario, folder, site, onlooker).run()
 
 
 class _Run:
-    def __init__(self, scenario: Scenario, site: Site, onlooker: JobProcessor) -> None:
+    def __init__(self, scenario: Scenario, folder: Path, site: Site, onlooker: JobProcessor) -> None:
         rng = random.Random(scenario.seed)
         self.scenario = scenario
         self.site = site
         self.p = onlooker
-        self.ledger = Ledger(scenario.folder / "ledger")
+        self.ledger = Ledger(folder / "ledger")
         self.jobs = [job_for(number, rng, scenario.ack_wait) for number in range(scenario.jobs)]
         self.producers = Producers(scenario.stream, self.jobs, pace=scenario.pace)
-        self.clock = WallClock(scenario.folder / "clock")
+        self.clock = WallClock(folder / "clock")
         self.fleet = self._fleet()
         self.server_faults = self._server_faults()
         self.nemeses = self._nemeses()
@@ -124,9 +131,10 @@ class _Run:
             self.scenario.ack_wait,
         )
         return Report(
+            title=self.scenario.title,
             seed=self.scenario.seed,
             backend=self.scenario.backend,
-            servers="three nodes" if self.scenario.cluster else "one server",
+            servers=self.scenario.servers,
             seconds=seconds,
             verdict=verdict,
             faults=sum((nemesis.done for nemesis in self.nemeses), Counter[str]()),

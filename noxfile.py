@@ -101,6 +101,13 @@ def servers(session: nox.Session, server: str) -> None:
 
 
 @nox.session
+def wire(session: nox.Session) -> None:
+    """The connection, the long form: thousands that are cancelled at random points, hundreds of strange servers."""
+    install(session, "test")
+    session.run("pytest", "-m", "", "tests/wire", *session.posargs, env={"NATS_JOBS_LONG": "1"})
+
+
+@nox.session
 def cluster(session: nox.Session) -> None:
     """Three nodes that come and go, also the long runs."""
     install(session, "test")

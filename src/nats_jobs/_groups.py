@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 __all__ = ("outliving_group", "sole_exception", "text_of", "unwrapped")
 
@@ -59,16 +59,33 @@ async def outliving_group(why: str) -> AsyncIterator[TaskGroup]:
     longer, so the block must bound its own cleaning up. A task that fails cancels the block, as in every
     task group.
     """
+    shelter = _Shelter()
     async with anyio.create_task_group() as outer:
-        inner: TaskGroup = await outer.start(_sheltered)
+        outer.start_soon(shelter.hold)
         try:
-            yield inner
+            # It takes one turn of the event loop.
+            with anyio.CancelScope(shield=True):
+                await shelter.opened.wait()
+
+            yield shelter.group
         finally:
-            inner.cancel_scope.cancel(why)
+            shelter.scope.cancel(why)
 
 
-async def _sheltered(*, task_status: TaskStatus[TaskGroup]) -> None:
-    async with anyio.create_task_group() as inner:
-        inner.cancel_scope.shield = True
-        task_status.started(inner)
-        await anyio.sleep_forever()
+class _Shelter:
+    """A task that holds a shielded group open until `scope` is cancelled.
+
+    Not with `TaskGroup.start`: whoever is cancelled there waits for the new task to end, and this one, shielded,
+    never would. `scope` can be cancelled before the task has had its first turn.
+    """
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope(shield=True)
+        self.opened = anyio.Event()
+        self.group: TaskGroup
+
+    async def hold(self) -> None:
+        with self.scope:
+            async with anyio.create_task_group() as self.group:
+                self.opened.set()
+                await anyio.sleep_forever()

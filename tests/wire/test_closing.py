@@ -1,6 +1,7 @@
 """A connection ends within a bound, from any state and under cancellation, and leaves nothing behind.
 
-`NATS_JOBS_LONG=1` runs the long form of the last test: three thousand connections instead of some hundred.
+`NATS_JOBS_LONG=1` runs the long form of the last test: three thousand connections instead of some hundred;
+`nox -s wire` does.
 """
 
 from __future__ import annotations
@@ -198,7 +199,6 @@ def running_tasks() -> int:
     return len(anyio.get_running_tasks())
 
 
-@pytest.mark.slow
 async def test_connections_cancelled_at_random_points_leave_no_task_socket_or_subscription() -> None:
     rng = random.Random(20261123)
     async with monitored_server() as (server, port), connect(server.url, name="witness") as witness:

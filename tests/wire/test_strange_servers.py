@@ -2,7 +2,7 @@
 
 Hypothesis writes what the server, or whoever sits in between, does on one link after the other. Meanwhile the
 connection is used for everything: whoever waits must come to an end, and nothing may be raised but the library's
-own errors. `NATS_JOBS_LONG=1` plays more of it.
+own errors. `NATS_JOBS_LONG=1` plays more of it; `nox -s wire` does.
 """
 
 from __future__ import annotations

@@ -297,5 +297,6 @@ async def fault_proxy(url: str) -> AsyncIterator[Proxy]:
 
 def _linger_off(stream: SocketStream) -> None:
     """Let the closing of `stream`, which follows, be a reset."""
-    with suppress(OSError):  # closed already
+    # Closed already: then uvloop has no socket to ask.
+    with suppress(OSError, AttributeError):
         stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

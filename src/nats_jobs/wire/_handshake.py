@@ -15,6 +15,7 @@ from .._version import __version__
 from ..errors import AuthorizationFailed, MissingExtra, ProtocolError, ServerRefused, UsageError
 from . import _commands
 from ._auth import auth_fields
+from ._info import updated
 from ._options import Options
 from ._parser import Err, Frame, Info, Parser, Ping, Pong
 from ._tls import CLIENT_CERTIFICATE, explained, start_tls
@@ -191,7 +192,8 @@ def _connect_fields(server: Server, options: Options, info: dict[str, Any]) -> d
     if options.name is not None:
         fields["name"] = options.name
 
-    return fields | auth_fields(server, options, str(info.get("nonce", "")))
+    nonce = info.get("nonce")
+    return fields | auth_fields(server, options, nonce if isinstance(nonce, str) else "")
 
 
 async def _first_pong(greeted: Greeted) -> None:
@@ -202,7 +204,7 @@ async def _first_pong(greeted: Greeted) -> None:
             case Err(text):
                 raise _refusal(greeted.server, text)
             case Info(fields):
-                greeted.info |= fields
+                greeted.info = updated(greeted.info, fields)
             case Ping():
                 await greeted.stream.send(_commands.PONG)
             case _:

@@ -20,6 +20,7 @@ from anyio.abc import TaskStatus
 from ..errors import ConnectionClosed, ConnectionLost, NatsJobsError
 from ._complaints import Complaints
 from ._dial import dial
+from ._info import limit_in, updated
 from ._interests import Interests
 from ._link import Link
 from ._options import Options
@@ -30,7 +31,6 @@ from ._watcher import LinkWatcher
 
 __all__ = ("Uplink",)
 
-_DEFAULT_MAX_PAYLOAD = 1024 * 1024
 # What requests that are under way get when the server is left in peace; it gives us some 10 s (lame_duck_grace_period).
 _HANDOVER = 1.0
 
@@ -48,7 +48,7 @@ class Uplink:
     ) -> None:
         self.link: Link | None = None
         self.info: dict[str, Any] = {}
-        self.max_payload = _DEFAULT_MAX_PAYLOAD
+        self.max_payload = limit_in({})
         self.reconnects = 0
         self.pulse = Pulse(watcher.loop_held)
         self._pool = ServerPool(urls, options)
@@ -247,7 +247,5 @@ class Uplink:
         self._watcher.server_error(str(link.server), text)
 
     def _learn(self, fields: dict[str, Any]) -> None:
-        self.info = self.info | fields
-        limit = self.info.get("max_payload")
-        # What is no limit is not one to hold on to: a server's mistake must not end the connection to it.
-        self.max_payload = limit if isinstance(limit, int) and limit > 0 else _DEFAULT_MAX_PAYLOAD
+        self.info = updated(self.info, fields)
+        self.max_payload = limit_in(self.info)

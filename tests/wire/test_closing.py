@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -19,7 +20,7 @@ import pytest
 from anyio import to_thread
 from anyio.abc import SocketStream
 
-from nats_jobs.errors import NatsJobsError
+from nats_jobs.errors import ConnectionLost, NatsJobsError, RequestTimeout
 from nats_jobs.server import Server, run_server
 from nats_jobs.wire import Connection, connect
 from support.connections import LIMIT, quick, until
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.anyio
 
 ROUNDS = 1000 if os.environ.get("NATS_JOBS_LONG") else 35
 DRAIN = 0.3
+STATES = ["connected", "stalled", "half-open", "reconnecting", "greeting again"]
 
 
 async def mute(stream: SocketStream) -> None:
@@ -60,7 +62,7 @@ async def _connect_and_stay(url: str) -> None:
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-@pytest.mark.parametrize("state", ["connected", "stalled", "half-open", "reconnecting", "greeting again"])
+@pytest.mark.parametrize("state", STATES)
 async def test_leaving_takes_no_longer_than_draining(
     url: str, name: str, state: str, cancelled: bool
 ) -> None:
@@ -83,6 +85,41 @@ async def test_leaving_takes_no_longer_than_draining(
         assert anyio.current_time() - began < LIMIT / 3
         proxy.restore()
         await proxy.wait_open(0)
+
+
+@pytest.mark.parametrize("patience", [0.0, 0.02, LIMIT])
+@pytest.mark.parametrize("state", STATES)
+async def test_draining_ends_in_any_state_and_so_do_the_subscriptions(
+    url: str, name: str, state: str, patience: float
+) -> None:
+    options = quick(drain_timeout=DRAIN, connect_timeout=1000)
+    async with fault_proxy(url) as proxy, connect(proxy.url, **options) as nc, nc.subscribe(name) as messages:
+        await nc.flush()
+        await _bring_into(state, nc, proxy)
+        with anyio.fail_after(LIMIT), suppress(ConnectionLost, RequestTimeout):
+            with anyio.move_on_after(patience):
+                await nc.drain()
+
+        with anyio.fail_after(LIMIT):
+            assert [message async for message in messages] == []
+
+        # The inbox of the requests is left.
+        assert len(nc._interests) == 1
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_draining_one_subscription_can_be_cancelled_in_any_state(
+    url: str, name: str, state: str
+) -> None:
+    options = quick(drain_timeout=DRAIN, connect_timeout=1000)
+    async with fault_proxy(url) as proxy, connect(proxy.url, **options) as nc, nc.subscribe(name) as messages:
+        await nc.flush()
+        await _bring_into(state, nc, proxy)
+        with anyio.fail_after(LIMIT), anyio.move_on_after(0.02):
+            await messages.drain()
+
+        with anyio.fail_after(LIMIT):
+            assert [message async for message in messages] == []
 
 
 async def _bring_into(state: str, nc: Connection, proxy: Any) -> None:
@@ -155,15 +192,15 @@ async def connections(port: int) -> list[dict[str, Any]]:
     return found
 
 
-async def use_and_vanish(url: str, rng: random.Random, number: int) -> None:
-    """Connect, use everything, and be cancelled at a random point of it."""
+async def use(url: str, number: int) -> None:
+    """Connect, use everything, and stay."""
 
     async def serve(nc: Connection, subject: str) -> None:
         async with nc.subscribe(subject, "workers") as requests:
             async for message in requests:
                 await message.respond(message.data)
 
-    async def use(nc: Connection) -> None:
+    async def use_all(nc: Connection) -> None:
         subject = f"use.{number}"
         async with anyio.create_task_group() as group, nc.subscribe(f"{subject}.>") as messages:
             group.start_soon(serve, nc, subject)
@@ -174,14 +211,23 @@ async def use_and_vanish(url: str, rng: random.Random, number: int) -> None:
             await messages.drain()
             await anyio.sleep_forever()
 
-    # Most of it takes some milliseconds; some are cancelled before they began, some long afterwards.
-    with anyio.move_on_after(rng.choice([0, rng.random() * 0.005, rng.random() * 0.03])):
-        try:
-            async with connect(url, **quick(name="vanishing", drain_timeout=1)) as nc:
-                await use(nc)
-        except* NatsJobsError:
-            # Cut short, a request may find the link gone.
-            pass
+    try:
+        async with connect(url, **quick(name="vanishing", drain_timeout=1)) as nc:
+            await use_all(nc)
+    except* NatsJobsError:
+        # Cut short, a request may find the link gone.
+        pass
+
+
+def some_time(rng: random.Random) -> float:
+    """Most of a use takes some milliseconds; some end before they began, some long afterwards."""
+    return rng.choice([0, rng.random() * 0.005, rng.random() * 0.03])
+
+
+async def use_and_vanish(url: str, rng: random.Random, number: int) -> None:
+    """Be cancelled at a random point of it."""
+    with anyio.move_on_after(some_time(rng)):
+        await use(url, number)
 
 
 def open_sockets() -> int:
@@ -218,3 +264,20 @@ async def test_connections_cancelled_at_random_points_leave_no_task_socket_or_su
         await witness.flush()
         subscriptions = [each.get("subscriptions_list", []) for each in await connections(port)]
         assert len(subscriptions[0]) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {}), ("asyncio", {"use_uvloop": True})])
+async def test_connections_of_tasks_that_are_cancelled_the_way_of_asyncio_leave_nothing(url: str) -> None:
+    """Such a cancellation comes once only, and an application or its framework may still send one."""
+    rng = random.Random(20261124)
+    sockets, tasks = open_sockets(), running_tasks()
+    for number in range(ROUNDS):
+        task = asyncio.get_running_loop().create_task(use(url, number))
+        await asyncio.sleep(some_time(rng))
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=LIMIT)
+        assert done
+        assert task.cancelled()
+        assert running_tasks() == tasks
+
+    assert open_sockets() <= sockets + 1

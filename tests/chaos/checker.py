@@ -10,12 +10,13 @@ The rules, and the bounds on time:
 
 The last two hold for as long as the server remembers. One that is killed, or the one that takes over from it,
 may know less than was confirmed to the workers, and then delivers what its holder has every reason to think its
-own. The checker counts such overlaps by themselves, and knows them by this:
+own. The checker counts such overlaps by themselves, and knows them by this, that a server went after the one was
+delivered and before the other started, and:
 
-* A server went between the two starts, and the second attempt has a fence that is not higher: the delivery itself
-  was forgotten. Nobody can tell that one is later than the other, so both go on to their end.
-* A server went between the two starts, and an extension was forgotten: the second attempt starts within `ack_wait`
-  of the server's return, and, as it is announced, they overlap for `ack_wait` at most.
+* The second to start has a fence that is not higher. The delivery itself was forgotten; or the first to be
+  delivered waited for a while, in a process that was held up.
+* An extension was forgotten: the second attempt starts within `ack_wait` of the server's return, and, as it is
+  announced, they overlap for `ack_wait` at most.
 * A leader was parted from the others, and its successor knew nothing of the extensions that it went on to confirm.
   No announcement comes through either: the two overlap for as long as the parting lasts, and `ack_wait`.
 """
@@ -43,16 +44,18 @@ class Outage:
     parted: bool = False
 
     def between(self, earlier: Span, later: Span) -> bool:
-        return earlier.started < self.ended and later.started >= self.began
+        """Whether it came after the delivery of one, and before the start of the other."""
+        return min(earlier.delivered, later.delivered) < self.ended and later.started >= self.began
 
 
 @dataclass
 class Span:
-    """One attempt as the ledger shows it. `ended` is None when its process was killed in it."""
+    """One attempt as the ledger shows it; `delivered` at that time or later. `ended` is None when it was killed."""
 
     number: int
     pid: int
     fence: tuple[int, int]
+    delivered: float
     started: float
     ended: float | None = None
     how: str | None = None
@@ -129,7 +132,8 @@ def _judge_overlaps(verdict: Verdict, attempts: list[Span], outages: list[Outage
     done = [span for span in attempts if span.how == "end"]
     for earlier, later in combinations(done, 2):
         assert earlier.ended is not None
-        overlap = earlier.ended - later.started
+        assert later.ended is not None
+        overlap = min(earlier.ended, later.ended) - later.started
         if overlap <= 0:
             continue
 
@@ -169,7 +173,8 @@ def _spans(entries: Iterable[dict[str, Any]]) -> dict[int, list[Span]]:
         fence = (entry["fence"][0], entry["fence"][1])
         key = entry["pid"], entry["n"], fence
         if entry["what"] == "start":
-            running[key] = Span(entry["n"], entry["pid"], fence, entry["at"])
+            delivered = entry["at"] - entry["waited"]
+            running[key] = Span(entry["n"], entry["pid"], fence, delivered, entry["at"])
             spans[entry["n"]].append(running[key])
         else:
             span = running.pop(key)

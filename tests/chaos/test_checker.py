@@ -14,11 +14,11 @@ PARTED = Outage(began=4.0, ended=9.0, parted=True)
 
 
 def attempt(
-    pid: int, fence: tuple[int, int], started: float, ended: float | None, how: str = "end", number: int = 1
+    pid: int, fence: tuple[int, int], started: float, ended: float | None, how: str = "end", waited: float = 0
 ) -> list[dict[str, Any]]:
     """Return what one attempt writes; `ended` is None for a process that was killed in it."""
-    same = {"n": number, "pid": pid, "fence": list(fence)}
-    start = {"what": "start", "at": started, **same}
+    same = {"n": 1, "pid": pid, "fence": list(fence)}
+    start = {"what": "start", "at": started, "waited": waited, **same}
     if ended is None:
         return [start]
 
@@ -95,6 +95,18 @@ def test_an_overlap_is_excused_only_for_what_a_server_forgot(
     verdict = verdict_on(attempt(7, (1, 1), 2, 7.5), later, outages=(outage,))
     assert verdict.holds == excused
     assert verdict.excused == excused
+
+
+@pytest.mark.parametrize(("waited", "excused"), [(3.0, True), (0.2, False)])
+def test_who_starts_late_what_was_delivered_before_the_server_went_is_excused(
+    waited: float, excused: bool
+) -> None:
+    """A held-up process wakes up with a lease that is good, but for a server that crashed and delivered again."""
+    late = attempt(7, (1, 1), 6.1, 6.3, waited=waited)
+    verdict = verdict_on(attempt(8, (1, 2), 6, 6.2), late, outages=(KILLED,))
+    assert verdict.excused == excused
+    assert verdict.holds == excused
+    assert bool(verdict.backwards) != excused
 
 
 def test_fences_of_a_message_rise_as_long_as_the_server_remembers() -> None:

@@ -1,7 +1,8 @@
 """A worker process whose handler writes into a ledger outside NATS: a file that is only appended to.
 
 The payload of a job is JSON: `{"n": number, "sleep": seconds}`. Each line of the ledger is JSON, too:
-what (`start`, `end`, `cut`, `failed`), the number, the fence, the process, the monotonic time of the machine.
+what (`start`, `end`, `cut`, `failed`), the number, the fence, the process, the monotonic time of the machine, and
+for a start how long before it the job may have been delivered.
 """
 
 from __future__ import annotations
@@ -138,7 +139,8 @@ async def main(options: argparse.Namespace) -> None:
 
     async def perform(job: Job[dict[str, Any]]) -> None:
         number, fence = job.payload["n"], job.fence
-        ledger.write("start", number, fence=fence)
+        # Each backend has a clock of its own; how long ago it was is the same on all.
+        ledger.write("start", number, fence=fence, waited=anyio.current_time() - job.delivery.arrived_after)
         try:
             await act(job)
             # After a pause of the whole process the job may be another's by now.

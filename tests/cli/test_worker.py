@@ -93,6 +93,25 @@ async def test_several_processes_share_the_work_and_a_dead_one_is_replaced(
             os.kill(pid, 0)
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_of_several_processes_only_one_performs_a_job(
+    url: str, name: str, tmp_path: Path, backend: str
+) -> None:
+    arguments = ("support.definitions:note", "--server", url, "--processes", "3", "--backend", backend)
+    with program(tmp_path, name, *arguments) as process:
+        async with job_processor(url) as p:
+            await until(lambda: stands(p.js, name))
+            await _enqueue_until(p, name, lambda: len(pids(tmp_path)) == 3)
+            await p.enqueue_many(name, range(1000, 1500))
+            await until_empty(p.js, name)
+
+        process.send_signal(signal.SIGTERM)
+        assert await ended(process) == 0
+
+    performed = [int(line.split()[1]) for line in (tmp_path / "ledger").read_text().splitlines()]
+    assert sorted(number for number in performed if number >= 1000) == list(range(1000, 1500))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
 async def test_processes_whose_supervisor_is_killed_stop_in_order(
     url: str, name: str, tmp_path: Path

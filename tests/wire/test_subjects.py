@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -68,3 +72,20 @@ def test_tokens_are_never_the_same() -> None:
     made = {unique_token() for _ in range(10_000)}
     assert len(made) == 10_000
     assert all(check_publish_subject(token) for token in list(made)[:100])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_has_other_tokens_than_its_parent() -> None:
+    reading, writing = os.pipe()
+    # A program of its own does the forking: this one may have threads.
+    program = (
+        "import os; from nats_jobs.wire import unique_token; "
+        f"os.fork(); os.write({writing}, unique_token().encode())"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, pass_fds=[writing])
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        text = told.read()
+
+    assert len(text) == 44
+    assert text[:22] != text[22:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import lru_cache
 
@@ -21,12 +22,16 @@ __all__ = (
 
 _WHITESPACE = re.compile(r"[\s\x00]")
 _nuid = NUID()
+if hasattr(os, "register_at_fork"):
+    # A forked process would go on as its siblings do, and those with the same inbox get each other's messages.
+    os.register_at_fork(after_in_child=_nuid.randomize_prefix)
+
 # The server closes the connection on a control line above 4096 bytes (its max_control_line); numbers take the rest.
 _MAX_TEXT = 4000
 
 
 def unique_token() -> str:
-    """Return 22 characters that no other token has."""
+    """Return 22 characters that no other token has, of this process or another."""
     return _nuid.next().decode()
 
 

@@ -27,7 +27,7 @@ class Producer:
         self._connection = connection
         self._timeout = timeout
         # A unique stem, and a number: an id of its own for every job, at the price of a number.
-        self._stem = unique_token()
+        self._stem = unique_token().encode()
         self._numbers = count()
 
     async def enqueue(
@@ -45,7 +45,7 @@ class Producer:
         block = destination.labels(not_before(delay, at), headers)
         data = destination.codec.encode(payload)
         publication = Publication(
-            destination.subject, block(self._fresh_id() if id is None else _check_id(id)), data
+            destination.subject, block(self._fresh_id() if id is None else _encoded_id(id)), data
         )
         return await publish(self._connection, publication, timeout=self._timeout)
 
@@ -72,17 +72,17 @@ class Producer:
 
         return [stored[position] for position in range(len(publications))]
 
-    def _fresh_id(self) -> str:
-        return f"{self._stem}{next(self._numbers):x}"
+    def _fresh_id(self) -> bytes:
+        return b"%b%x" % (self._stem, next(self._numbers))
 
-    def _ids(self, ids: Sequence[str] | None, wanted: int) -> Iterator[str]:
+    def _ids(self, ids: Sequence[str] | None, wanted: int) -> Iterator[bytes]:
         if ids is None:
             return (self._fresh_id() for _ in range(wanted))
 
         if len(ids) != wanted:
             raise UsageError(f"{wanted} payloads and {len(ids)} ids; give one id for each, or none")
 
-        return map(_check_id, ids)
+        return map(_encoded_id, ids)
 
 
 class _Destination:
@@ -93,7 +93,7 @@ class _Destination:
         self.codec = codec
         self._stream = stream
 
-    def labels(self, wait_until: str | None, headers: HeaderInput | None) -> Callable[[str], bytes]:
+    def labels(self, wait_until: str | None, headers: HeaderInput | None) -> Callable[[bytes], bytes]:
         """Return a function that makes the header block for an id."""
         if wait_until is None and headers is None:
             return self._plain
@@ -101,12 +101,12 @@ class _Destination:
         return self._labels(wait_until, _checked(headers))
 
     @cached_property
-    def _plain(self) -> Callable[[str], bytes]:
+    def _plain(self) -> Callable[[bytes], bytes]:
         return self._labels(None, {})
 
     def _labels(
         self, wait_until: str | None, theirs: dict[str, str | Sequence[str]]
-    ) -> Callable[[str], bytes]:
+    ) -> Callable[[bytes], bytes]:
         # The headers of many jobs are the same but for the id: the block is built once, around a place for it.
         place = unique_token()
         ours: dict[str, str | Sequence[str]] = {"Nats-Msg-Id": place, "Content-Type": self.codec.content_type}
@@ -117,7 +117,7 @@ class _Destination:
             ours[NOT_BEFORE] = wait_until
 
         before, _, after = encode_headers(ours | theirs).partition(place.encode())
-        return lambda id: b"%b%b%b" % (before, id.encode("utf-8", "surrogateescape"), after)
+        return lambda id: b"%b%b%b" % (before, id, after)
 
 
 @lru_cache(maxsize=256)
@@ -152,21 +152,15 @@ def _subject_of(defn: JobDef[Any]) -> str:
     raise UsageError(f"{defn} takes jobs on {', '.join(candidates)}; say which subject with subject=…")
 
 
-def _check_id(id: Any) -> str:
-    if not isinstance(id, str) or not id or any(mark in id for mark in "\r\n") or not _is_encodable(id):
-        raise UsageError(f"id is {id!r}; a text of one line is needed")
+def _encoded_id(id: Any) -> bytes:
+    if isinstance(id, str) and id and not any(mark in id for mark in "\r\n"):
+        try:
+            return id.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            # Half a surrogate pair, which no encoding can carry.
+            pass
 
-    return str(id)
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        # Half a surrogate pair, which no encoding can carry.
-        return False
-
-    return True
+    raise UsageError(f"id is {id!r}; a text of one line is needed")
 
 
 def _checked(headers: Any) -> dict[str, str | Sequence[str]]:

@@ -15,7 +15,7 @@ Backoff: TypeAlias = float | Sequence[float] | Callable[[int], float]
 """Seconds; or seconds for each attempt, the last one repeating; or `f(attempt) -> seconds`, attempts counted from 1."""
 
 
-def exp_backoff(start: float, *, num_entries: int = 5, repeat_after: int | None = None) -> list[float]:
+def exp_backoff(start: float, num_entries: int = 5, repeat_after: int | None = None) -> list[float]:
     """List `num_entries` delays that double from `start`, until `repeat_after` entries; from then on the last repeats.
 
     >>> exp_backoff(1.0)

@@ -62,8 +62,11 @@ class NatsJobsError(Exception):
 
 
 @dataclass(eq=False)
-class UsageError(NatsJobsError, ValueError):
-    """The caller gave something that cannot work; nothing was done."""
+class UsageError(NatsJobsError, ValueError, TypeError):
+    """The caller gave something that cannot work; nothing was done.
+
+    Both a `ValueError` and a `TypeError`: which of the two it would be depends on taste too often.
+    """
 
     text: str
 

@@ -87,6 +87,7 @@ def test_exp_backoff_doubles_and_then_repeats(
 
 def test_exp_backoff_gives_what_the_node_library_gives() -> None:
     assert exp_backoff(1) == [1, 2, 4, 8, 16]
+    assert exp_backoff(1, 4, 2) == exp_backoff(1, num_entries=4, repeat_after=2) == [1, 2, 2, 2]
     assert exp_backoff(1, num_entries=3) == [1, 2, 4]
     assert exp_backoff(1, repeat_after=3) == [1, 2, 4, 4, 4]
 

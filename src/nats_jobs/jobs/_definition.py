@@ -137,7 +137,10 @@ def job(stream: str, **options: Any) -> Callable[[Callable[[Job[T]], Awaitable[o
     Raises:
         UsageError: an unknown field (with the near one), or what `JobDef` refuses.
     """
-    # Also for a bare `@job`, which hands over the function instead.
+    if callable(stream):
+        name = getattr(stream, "__name__", repr(stream))
+        raise UsageError(f'@job needs the name of the stream: write @job("ORDERS") above {name}')
+
     check_name("stream", stream)
     known = [field.name for field in fields(JobDef) if field.default is not MISSING]
     for name in options:

@@ -174,7 +174,7 @@ class LeaseLost(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interrupted(JobEvent):
-    """`reason`: `stop`, `snoozed`, `retry`, or what else; the job is delivered again after `delay` seconds."""
+    """`reason`: `stop`, `cancelled`, `snoozed`, `retry`, or what else; the job is delivered again after `delay` seconds."""
 
     reason: str
     delay: float
@@ -191,7 +191,7 @@ class DeadLettered(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotResponding(JobEvent):
-    """The job was cancelled for `reason` (the name of a `CancelReason`) and still runs after `seconds` more. It keeps its slot."""
+    """The job was cancelled for `reason` (the value of a `CancelReason`) and still runs after `seconds` more. It keeps its slot."""
 
     reason: str
     seconds: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 
 import pytest
 from hypothesis import given, strategies as st
@@ -123,6 +124,13 @@ def test_a_handler_that_did_not_return_is_never_done(
         return  # it would have returned
 
     assert end(reason, error=error) != Done()
+
+
+def test_a_reason_equals_its_text_prints_its_name_and_survives_pickling() -> None:
+    assert [reason for reason in CancelReason if reason == "stop"] == [CancelReason.STOP]
+    assert str(CancelReason.STOP) == "CancelReason.STOP"
+    for reason in CancelReason:
+        assert pickle.loads(pickle.dumps(reason)) is reason is CancelReason(reason.value)
 
 
 def test_every_combination_has_an_ending() -> None:

@@ -51,7 +51,7 @@ async def test_a_job_that_ignores_its_timeout_is_reported_and_keeps_its_slot(url
         await until_empty(p.js, name)
         await p.stop()
 
-    assert report.reason == "TIMEOUT"
+    assert report.reason == CancelReason.TIMEOUT.value == "timeout"
     assert report.seconds >= 0.2
     assert len(seen.of(NotResponding)) == 1
 

@@ -95,7 +95,7 @@ def ending_of(
         return Cancelled()
 
     if reason is CancelReason.STOP:
-        return Interrupted("stop")
+        return Interrupted(reason.value)
 
     assert error is not None
     return Failed(error, error.delay if isinstance(error, Retry) else None)

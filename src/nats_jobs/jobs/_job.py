@@ -155,7 +155,7 @@ class Job(Generic[T]):
         """
         reason = self.reason
         if reason is not None:
-            raise JobCutShort(self.stream, self.sequence, reason.value)
+            raise JobCutShort(self.stream, self.sequence, reason.text)
 
     @contextmanager
     def shield(self, seconds: float = _SHIELD_LIMIT) -> Iterator[None]:
@@ -224,7 +224,7 @@ class Job(Generic[T]):
         if self.reason is None:
             self._reason = reason
             self._scope.deadline = math.inf
-            self._scope.cancel(reason.value)
+            self._scope.cancel(reason.text)
 
     def when_abandoned(self, callback: Callable[[str], None]) -> None:
         """Have `callback` called, with the reason as text, when the job is given up."""

@@ -7,10 +7,28 @@ import enum
 __all__ = ("CancelReason",)
 
 
-class CancelReason(enum.Enum):
-    """Why a job was cut short. The first reason wins. The value is the text in tracebacks."""
+class CancelReason(enum.StrEnum):
+    """Why a job was cut short. The first reason wins.
 
-    STOP = "the worker is stopping"
-    TIMEOUT = "the job ran past its timeout"
-    LEASE_LOST = "the job may be with another worker now"
-    CANCELLED = "the job was cancelled on request"
+    Each equals its value, `"stop"` and `"timeout"` as in the Node library, which is also what events carry.
+    """
+
+    STOP = "stop"
+    TIMEOUT = "timeout"
+    LEASE_LOST = "lease_lost"
+    CANCELLED = "cancelled"
+
+    __str__ = enum.Enum.__str__
+
+    @property
+    def text(self) -> str:
+        """The sentence in tracebacks."""
+        return _TEXTS[self]
+
+
+_TEXTS = {
+    CancelReason.STOP: "the worker is stopping",
+    CancelReason.TIMEOUT: "the job ran past its timeout",
+    CancelReason.LEASE_LOST: "the job may be with another worker now",
+    CancelReason.CANCELLED: "the job was cancelled on request",
+}

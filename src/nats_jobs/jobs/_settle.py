@@ -159,9 +159,9 @@ class Settler:
             self._interrupted(lease, why, delay, started)
 
     def _drop(self, lease: Lease, started: float) -> None:
-        reason = CancelReason.CANCELLED.value
-        if self._leases.settle(lease, term_answer(reason)):
-            self._interrupted(lease, reason, 0.0, started)
+        reason = CancelReason.CANCELLED
+        if self._leases.settle(lease, term_answer(reason.text)):
+            self._interrupted(lease, reason.value, 0.0, started)
 
     def _interrupted(self, lease: Lease, why: str, delay: float, started: float) -> None:
         self._counts.interrupted += 1

@@ -59,10 +59,10 @@ class Warden:
     def give_up(self, job: Job[Any], seconds: float) -> None:
         """Let `JobNotResponding` be raised in the job's place."""
         assert job.reason is not None
-        job.abandon(JobNotResponding(job.stream, job.sequence, job.reason.value, seconds))
+        job.abandon(JobNotResponding(job.stream, job.sequence, job.reason.text, seconds))
 
     def _tell(self, job: Job[Any], seconds: float) -> None:
         assert job.reason is not None
         self._reported.add(job)
-        logger.error("%r was cancelled %.0f s ago (%s) and still runs", job, seconds, job.reason.value)
-        self._report.job(NotResponding, job.delivery, reason=job.reason.name, seconds=seconds)
+        logger.error("%r was cancelled %.0f s ago (%s) and still runs", job, seconds, job.reason.text)
+        self._report.job(NotResponding, job.delivery, reason=job.reason.value, seconds=seconds)

@@ -184,7 +184,7 @@ class Worker(Generic[T]):
                 self._janitor.close()
                 self._claims.close()
                 # What is left in the group waits for work that will not come.
-                attempts.cancel_scope.cancel(CancelReason.STOP.value)
+                attempts.cancel_scope.cancel(CancelReason.STOP.text)
 
     async def _take_in(self, task_status: TaskStatus[None]) -> None:
         """Pull until told to stop; then take the requests back, and hand back what had not started."""
@@ -208,7 +208,7 @@ class Worker(Generic[T]):
                 task_status.started()
                 await self._stop_asked.wait()
                 self._janitor.close()
-                intake.cancel_scope.cancel(CancelReason.STOP.value)
+                intake.cancel_scope.cancel(CancelReason.STOP.text)
         except* ConsumerGone as gone:
             self.leases.lose_all(str(gone.exceptions[0]))
             raise

@@ -2,7 +2,7 @@
 
 | event | when | Node library |
 |---|---|---|
-| `Start` | a worker stands: stream, consumer and first pull are there | `start` |
+| `Start` | a worker stands: stream and consumer are there, its first pull follows | `start` |
 | `Pull` | messages were asked for | `pull` |
 | `Receive` | a delivery is about to be performed | `receive` |
 | `Working` | a lease extension was asked for | `working` |

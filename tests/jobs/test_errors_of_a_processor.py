@@ -114,6 +114,7 @@ async def test_a_refused_password_is_named_as_the_reason(guarded: Server, option
         ({"stop_signals": 15}, "stop_signals"),
         ({"stop_signals": (100_000,)}, "stop_signals"),
         ({"on_event": "print"}, "on_event"),
+        ({"on_event": perform}, r"a coroutine function, which nobody would await.*p\.events\(\)"),
     ],
 )
 async def test_an_argument_that_cannot_work_is_refused_before_anything_is_done(

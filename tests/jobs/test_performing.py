@@ -15,7 +15,19 @@ from anyio import from_thread
 
 from nats_jobs import CancelReason, Job, JobDef, Reject, Retry, Snooze, codecs, job, job_processor
 from nats_jobs.errors import JobTimeout
-from nats_jobs.events import Complete, DeadLettered, Error, Interrupted, Pull, Receive, Start, Stop, Timeout
+from nats_jobs.events import (
+    Complete,
+    Connected,
+    DeadLettered,
+    Error,
+    Interrupted,
+    Pull,
+    Receive,
+    Start,
+    Stop,
+    Timeout,
+)
+from nats_jobs.jobs._emitter import Emitter
 from nats_jobs.wire import connect
 from support.jobs import Seen, until, until_empty
 from support.outside import publish_from_outside
@@ -456,7 +468,21 @@ async def test_events_tell_the_life_of_a_job(url: str, name: str) -> None:
     assert complete.exceeded == pytest.approx(complete.duration - 0.001)
     assert stop.running == 0
     assert seen.of(Pull)[0].batch == 1
+    assert [type(event) for event in seen.events[:4]] == [Connected, Start, Pull, Receive]
     assert streamed == seen.events[1:]
+
+
+async def test_a_reader_that_is_too_slow_is_told_so_without_a_flood(caplog: Any) -> None:
+    """One line for each event that is lost would be thousands a second."""
+    emitter = Emitter()
+    async with emitter.events() as stream:
+        for number in range(4096 + 1500):
+            emitter.emit(Connected(server="here", reconnects=number))
+
+        assert stream.receive_nowait() == Connected(server="here", reconnects=0)
+
+    counts = [record.args[1] for record in caplog.records if record.levelname == "WARNING"]
+    assert counts == [1, 10, 100, 1000]
 
 
 async def test_a_listener_that_fails_does_not_reach_a_job(url: str, name: str, caplog: Any) -> None:

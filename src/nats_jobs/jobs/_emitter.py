@@ -24,7 +24,8 @@ class Emitter:
 
     def __init__(self, on_event: Callable[[Event], object] | None = None) -> None:
         self._on_event = on_event
-        self._streams: list[MemoryObjectSendStream[Event]] = []
+        # How many events each open stream has missed.
+        self._streams: dict[MemoryObjectSendStream[Event], int] = {}
         if os.environ.get("NATS_JOBS_DEBUG", "0") not in ("", "0"):
             _log_to_stderr()
 
@@ -40,7 +41,7 @@ class Emitter:
             try:
                 stream.send_nowait(event)
             except anyio.WouldBlock:
-                logger.warning("a reader of events is too slow, %s is lost to it", type(event).__name__)
+                self._missed(stream, event)
             except anyio.BrokenResourceError:
                 pass  # its reader is just leaving
 
@@ -50,23 +51,29 @@ class Emitter:
             except Exception:
                 logger.exception("on_event failed for %s", event)
 
+    def _missed(self, stream: MemoryObjectSendStream[Event], event: Event) -> None:
+        """Warn of the 1st, the 10th, the 100th ...: a line for each would be one more flood."""
+        missed = self._streams[stream] = self._streams[stream] + 1
+        if str(missed).strip("0") == "1":
+            logger.warning(
+                "a reader of events is too slow, %s is lost to it (%d so far)", type(event).__name__, missed
+            )
+
     @asynccontextmanager
     async def events(self) -> AsyncIterator[MemoryObjectReceiveStream[Event]]:
         """Open a stream of the events from now on. It buffers 4096; a reader that is slower loses the newest."""
         send, receive = anyio.create_memory_object_stream[Event](_BUFFER)
-        self._streams.append(send)
+        self._streams[send] = 0
         try:
             with receive:
                 yield receive
         finally:
-            if send in self._streams:
-                self._streams.remove(send)
-
+            self._streams.pop(send, None)
             send.close()
 
     def close(self) -> None:
         """Let every stream end after what it holds."""
-        streams, self._streams = self._streams, []
+        streams, self._streams = self._streams, {}
         for stream in streams:
             stream.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -138,6 +139,12 @@ def _check_arguments(
 
     if on_event is not None and not callable(on_event):
         raise UsageError(f"on_event is {on_event!r}; a function that takes the event is needed")
+
+    if inspect.iscoroutinefunction(on_event):
+        raise UsageError(
+            f"on_event is {on_event!r}, a coroutine function, which nobody would await; give a plain function, "
+            "or read events in a task of your own: async with p.events() as stream"
+        )
 
     if on_unresponsive not in ("wait", "fail"):
         raise UsageError(f"on_unresponsive is {on_unresponsive!r}; 'wait' or 'fail' is needed")

@@ -202,9 +202,9 @@ class Worker(Generic[T]):
         try:
             async with anyio.create_task_group() as intake:
                 intake.start_soon(self._janitor.run)
-                await intake.start(puller.run)
                 self._standing = True
                 self._report.worker(Start, concurrency=self.defn.concurrency)
+                await intake.start(puller.run)
                 task_status.started()
                 await self._stop_asked.wait()
                 self._janitor.close()

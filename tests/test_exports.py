@@ -46,6 +46,9 @@ def test_the_names_of_the_design_are_there() -> None:
         "exp_backoff",
         "run",
         "NatsJobsError",
+        "ConfigMismatch",
+        "ConnectionLost",
+        "JobTimeout",
     ]
     assert set(design) <= set(nats_jobs.__all__)
 

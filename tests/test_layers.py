@@ -18,6 +18,7 @@ RANKS = [
     {"jobs"},
     {"scheduler", "topology"},
     {"cli", "pytest_plugin"},
+    {"__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 

@@ -7,7 +7,15 @@ async with job_processor("nats://127.0.0.1:4222", stop_signals=(SIGINT, SIGTERM)
 from . import codecs as codecs, events as events
 from ._version import __version__ as __version__
 from .backoff import exp_backoff as exp_backoff
-from .errors import NatsJobsError as NatsJobsError, Reject as Reject, Retry as Retry, Snooze as Snooze
+from .errors import (
+    ConfigMismatch as ConfigMismatch,
+    ConnectionLost as ConnectionLost,
+    JobTimeout as JobTimeout,
+    NatsJobsError as NatsJobsError,
+    Reject as Reject,
+    Retry as Retry,
+    Snooze as Snooze,
+)
 from .jobs import (
     CancelReason as CancelReason,
     DetachedJob as DetachedJob,
@@ -24,6 +32,8 @@ from .jobs import (
 
 __all__ = (
     "CancelReason",
+    "ConfigMismatch",
+    "ConnectionLost",
     "DetachedJob",
     "Enqueued",
     "Fence",
@@ -31,6 +41,7 @@ __all__ = (
     "JobDef",
     "JobHandle",
     "JobProcessor",
+    "JobTimeout",
     "NatsJobsError",
     "Reject",
     "Retry",

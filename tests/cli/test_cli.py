@@ -70,6 +70,18 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"nats-jobs {__version__}\n"
 
 
+def test_the_package_can_be_run_as_a_module() -> None:
+    """As with `python -m pip`: the interpreter decides which installation it is."""
+    done = subprocess.run(
+        [sys.executable, "-m", "nats_jobs", "--version"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert (done.returncode, done.stdout) == (0, f"nats-jobs {__version__}\n")
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["frobnicate"], ["server", "--port", "70000"], ["server", "--port", "x"]]
 )

@@ -123,12 +123,13 @@ async def test_the_content_type_of_a_message_says_how_it_is_decoded(url: str, na
             await outside.publish(
                 name, b"\x81\xa1a\x01", headers={"content-type": "x", "Content-Type": "application/msgpack"}
             )
+            await outside.publish(name, b"[7]", headers={"content-type": "application/json"})
             await outside.publish(name, b"%PDF", headers={"Content-Type": "application/pdf"})
 
         await until_empty(p.js, name)
         await p.stop()
 
-    assert got == ["plain", {"a": 1}, {"a": 1}, b"%PDF"]
+    assert got == ["plain", {"a": 1}, {"a": 1}, [7], b"%PDF"]
 
 
 async def test_a_failing_job_is_tried_again_with_its_backoff_until_it_succeeds(url: str, name: str) -> None:

@@ -121,7 +121,8 @@ class Attempts:
         if wait:
             raise _Refused(Snoozed(wait))
 
-        content_type = delivery.first_header(b"Content-Type")
+        # The second spelling is HTTP's habit; a client that copies a request's headers sends it.
+        content_type = delivery.first_header(b"Content-Type") or delivery.first_header(b"content-type")
         return self._decoded(self._codec_for(content_type), delivery)
 
     def _codec_for(self, content_type: str | None) -> Codec:

@@ -20,6 +20,8 @@ __all__ = ("check", "check_name", "is_async")
 
 # Besides blanks: what would make several tokens of a name, or a path, at the server.
 _BAD_IN_NAME = frozenset(".*>/\\\0")
+# Seconds. Half of it is a heartbeat, which must not be mistaken for silence.
+_SHORTEST_PULL = 0.1
 
 
 def check(defn: JobDef[Any]) -> None:
@@ -133,8 +135,10 @@ def _check_numbers(defn: JobDef[Any]) -> None:
         if value is not None and not _is_seconds(value, above=0):
             raise UsageError(f"{name} is {value!r}; seconds above 0 are needed, or None for no limit")
 
-    if not _is_seconds(defn.pull_interval, above=0) or defn.pull_interval < 1:
-        raise UsageError(f"pull_interval is {defn.pull_interval!r}; 1 second or more is needed")
+    if not _is_seconds(defn.pull_interval, above=0) or defn.pull_interval < _SHORTEST_PULL:
+        raise UsageError(
+            f"pull_interval is {defn.pull_interval!r}; {_SHORTEST_PULL} seconds or more are needed"
+        )
 
     grace = defn.stop_grace
     if (grace is not None and grace != math.inf and not _is_seconds(grace, above=-1)) or (grace or 0) < 0:

@@ -83,3 +83,36 @@ async def test_an_error_that_ends_a_worker_comes_out_of_it_as_itself(backend: st
     last_line = result.stderr.decode().strip().splitlines()[-1]
     assert last_line.startswith("nats_jobs.errors.ConnectFailed: ")
     assert "127.0.0.1:1" in last_line
+
+
+QUITTER = """
+import sys
+import anyio
+from nats_jobs import job, job_processor
+
+_, url, stream, backend = sys.argv
+
+@job(stream)
+async def quit(job):
+    await anyio.sleep(0)
+    sys.exit(3)
+
+async def main():
+    async with job_processor(url) as p:
+        await p.start(quit)
+        await p.enqueue(quit, 1)
+
+anyio.run(main, backend=backend)
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_a_handler_that_exits_ends_the_program_at_once(url: str, name: str, backend: str) -> None:
+    """On asyncio the tasks that could confirm anything are gone by then: waiting for them took `ack_wait`."""
+    command = [sys.executable, "-c", QUITTER, url, name, backend]
+    with anyio.fail_after(8):
+        result = await anyio.run_process(command, check=False)
+
+    assert result.returncode == 3
+    async with job_processor(url) as p:
+        assert await in_stream(p.js, name) == 1

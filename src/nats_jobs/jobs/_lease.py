@@ -119,6 +119,7 @@ class LeaseBook:
         self._trusted_for = ack_wait - ack_wait * _MARGIN
         # One entry for each message: of two deliveries of the same one, only the later can be ours.
         self._leases: dict[int, Lease] = {}
+        self._kept = True
         self._asleep: anyio.Event | None = None
         self._emptied: anyio.Event | None = None
 
@@ -189,17 +190,24 @@ class LeaseBook:
 
     async def keep(self) -> None:
         """Extend, repeat and give up, as time goes by. Until cancelled."""
-        while True:
-            if self._leases or self._events.watching():
-                await anyio.sleep_until(self.look_through())
-            else:
-                self._asleep = anyio.Event()
-                await self._asleep.wait()
-                self._asleep = None
+        try:
+            while True:
+                if self._leases or self._events.watching():
+                    await anyio.sleep_until(self.look_through())
+                else:
+                    self._asleep = anyio.Event()
+                    await self._asleep.wait()
+                    self._asleep = None
+        finally:
+            # Ended before its worker: asyncio cancels every task when a SystemExit leaves the loop. Nobody
+            # would give up what is in the book any more, so nobody must wait for it.
+            self._kept = False
+            if self._emptied is not None:
+                self._emptied.set()
 
     async def wait_empty(self) -> None:
         """Wait until every delivery is settled or lost. A lease lasts `ack_wait` at most without extensions."""
-        while self._leases:
+        while self._leases and self._kept:
             self._emptied = anyio.Event()
             await self._emptied.wait()
 

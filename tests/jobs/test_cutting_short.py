@@ -57,11 +57,16 @@ async def finish_in_a_shield(job: Job[Any]) -> None:
             await anyio.sleep(0.01)
 
 
+async def block_the_loop(job: Job[Any]) -> None:
+    """Nothing can cancel it, and it never looks."""
+    time.sleep(0.3)  # noqa: ASYNC251
+
+
 IGNORANT = [swallow, finish_in_a_shield]
 FAILING = [raise_while_cancelled, fail_in_own_group]
 
 
-@pytest.mark.parametrize("handler", [sleep_on, *IGNORANT, *FAILING])
+@pytest.mark.parametrize("handler", [sleep_on, block_the_loop, *IGNORANT, *FAILING])
 async def test_after_its_timeout_a_job_has_failed_whatever_its_handler_does(
     url: str, name: str, handler: Handler
 ) -> None:
@@ -215,6 +220,32 @@ async def test_the_scope_around_a_processor_cancels_its_jobs_and_hands_them_back
         await p.stop()
 
     assert attempts == {0: 2, 1: 2, 2: 2, 3: 1, 4: 1}
+
+
+async def test_a_shielded_job_is_told_that_the_scope_around_its_processor_is_cancelled(
+    url: str, name: str
+) -> None:
+    """No worker was told to stop, and the cancellation itself cannot reach it."""
+    told: list[CancelReason | None] = []
+
+    @job(name)
+    async def shielded(job: Job[int]) -> None:
+        with job.shield():
+            started.set()
+            await job.wait_stopping()
+            told.append(job.reason)
+
+        await anyio.sleep_forever()
+
+    started = anyio.Event()
+    with anyio.fail_after(10), anyio.CancelScope() as scope:
+        async with job_processor(url) as p:
+            await p.start(shielded)
+            await p.enqueue(shielded, 1)
+            await started.wait()
+            scope.cancel("enough")
+
+    assert told == [CancelReason.STOP]
 
 
 async def test_an_exception_in_the_block_ends_the_workers_and_comes_out_as_itself(

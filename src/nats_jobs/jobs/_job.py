@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -210,14 +209,22 @@ class Job(Generic[T]):
         """Called when the handler starts."""
         if timeout is not None:
             self._scope.deadline = anyio.current_time() + timeout
-            self._times_out_at = time.monotonic() + timeout
+            self._times_out_at = self._scope.deadline
 
     def _timed_out(self) -> bool:
+        if self._times_out_at == math.inf:
+            return False
+
+        # Not only when the scope was cancelled for it: a handler that blocks the event loop past its timeout is
+        # late, although nothing could cancel it.
+        return self._worker.clock() >= self._times_out_at or self._cancel_called()
+
+    def _cancel_called(self) -> bool:
         try:
             return self._scope.cancel_called
         except RuntimeError:
             # Trio answers this in its own thread only; here a handler asks in another.
-            return time.monotonic() >= self._times_out_at
+            return False
 
     def cut_short(self, reason: CancelReason) -> None:
         """Cancel the scope. A deadline that has already fired is a reason too, and came first."""

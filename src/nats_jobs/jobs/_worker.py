@@ -176,6 +176,7 @@ class Worker(Generic[T]):
                 redelivered=self._claims.announce,
                 pulled=lambda batch: self._report.worker(Pull, batch=batch, expires=self.defn.pull_interval),
             )
+            attempts.start_soon(self._stop_when_cancelled)
             try:
                 await self._take_in(task_status)
                 await self._wind_down(slots)
@@ -185,6 +186,17 @@ class Worker(Generic[T]):
                 self._claims.close()
                 # What is left in the group waits for work that will not come.
                 attempts.cancel_scope.cancel(CancelReason.STOP.text)
+
+    async def _stop_when_cancelled(self) -> None:
+        """Tell the jobs why, when what is around the worker is cancelled: inside a shield they would not know."""
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            self.ask_to_stop(0)
+            for job in self.running:
+                job.cut_short(CancelReason.STOP)
+
+            raise
 
     async def _take_in(self, task_status: TaskStatus[None]) -> None:
         """Pull until told to stop; then take the requests back, and hand back what had not started."""

@@ -6,7 +6,8 @@ The rules, and the bounds on time:
 * A dead letter has the reason that its payload asked for.
 * Two completions of one job do not overlap, not by a moment. A handler that lost its lease does not complete:
   the ledger has LEASE_LOST for it instead.
-* The fences of one message rise with each attempt.
+* The fences of those that completed one message rise. Who is held up may start late, under a fence that has been
+  passed: it is told, loses the lease, and does not complete.
 
 The last two hold for as long as the server remembers. One that is killed, or the one that takes over from it,
 may know less than was confirmed to the workers, and then delivers what its holder has every reason to think its
@@ -110,9 +111,10 @@ def judge(
     verdict.lost = confirmed - _completed(jobs) - letters.keys()
     verdict.misjudged = {n: why for n, why in letters.items() if why is None or why != asked_for.get(n)}
     for attempts in jobs.values():
+        done = [span for span in attempts if span.how == "end"]
         _count(verdict, attempts)
-        _judge_overlaps(verdict, attempts, outages, ack_wait)
-        _judge_fences(verdict, attempts, outages)
+        _judge_overlaps(verdict, done, outages, ack_wait)
+        _judge_fences(verdict, done, outages)
 
     return verdict
 
@@ -128,8 +130,7 @@ def _count(verdict: Verdict, attempts: list[Span]) -> None:
     verdict.lease_lost += sum(span.how == "LEASE_LOST" for span in attempts)
 
 
-def _judge_overlaps(verdict: Verdict, attempts: list[Span], outages: list[Outage], ack_wait: float) -> None:
-    done = [span for span in attempts if span.how == "end"]
+def _judge_overlaps(verdict: Verdict, done: list[Span], outages: list[Outage], ack_wait: float) -> None:
     for earlier, later in combinations(done, 2):
         assert earlier.ended is not None
         assert later.ended is not None
@@ -156,8 +157,8 @@ def _forgotten(earlier: Span, later: Span, overlap: float, outage: Outage, ack_w
     return delivery_forgotten or extension_forgotten or two_leaders
 
 
-def _judge_fences(verdict: Verdict, attempts: list[Span], outages: list[Outage]) -> None:
-    for earlier, later in pairwise(attempts):
+def _judge_fences(verdict: Verdict, done: list[Span], outages: list[Outage]) -> None:
+    for earlier, later in pairwise(done):
         # A job that was stored twice is two messages, each with fences of its own.
         same_message = earlier.fence[0] == later.fence[0]
         remembered = not any(outage.between(earlier, later) for outage in outages)

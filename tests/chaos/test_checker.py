@@ -109,8 +109,9 @@ def test_who_starts_late_what_was_delivered_before_the_server_went_is_excused(
     assert bool(verdict.backwards) != excused
 
 
-def test_fences_of_a_message_rise_as_long_as_the_server_remembers() -> None:
-    twice = attempt(7, (1, 2), 1, 2, "failed"), attempt(8, (1, 2), 6, 7)
+def test_fences_of_completions_rise_as_long_as_the_server_remembers() -> None:
+    twice = attempt(7, (1, 2), 1, 2), attempt(8, (1, 2), 6, 7)
+    assert verdict_on(attempt(7, (1, 2), 1, 2), attempt(8, (1, 1), 3, 4, "LEASE_LOST")).holds
     assert len(verdict_on(*twice).backwards) == 1
     assert verdict_on(*twice, outages=(KILLED,)).holds
     assert verdict_on(attempt(7, (1, 2), 1, 2), attempt(8, (9, 1), 6, 7)).stored_twice == 1

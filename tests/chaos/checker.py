@@ -9,7 +9,7 @@ The rules, and the bounds on time:
 * The fences of those that completed one message rise. Who is held up may start late, under a fence that has been
   passed: it is told, loses the lease, and does not complete.
 
-The last two hold for as long as the server remembers. One that is killed, or the one that takes over from it,
+The last two hold for as long as the server remembers, and hears in time. One that is killed, or the one that takes over from it,
 may know less than was confirmed to the workers, and then delivers what its holder has every reason to think its
 own. The checker counts such overlaps by themselves, and knows them by this, that a server went after the one was
 delivered and before the other started, and:
@@ -20,6 +20,11 @@ delivered and before the other started, and:
   announced, they overlap for `ack_wait` at most.
 * A leader was parted from the others, and its successor knew nothing of the extensions that it went on to confirm.
   No announcement comes through either: the two overlap for as long as the parting lasts, and `ack_wait`.
+
+The other case is an answer that was given in time, and comes late, on a link that is held up or slow. The server
+gave the job to somebody else meanwhile, and takes a nak for the first delivery as one for the second: a third
+begins. Known by a link that was held up between that nak and the later start; also this is announced, and they
+overlap for `ack_wait` at most.
 """
 
 from __future__ import annotations
@@ -30,7 +35,18 @@ from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from typing import Any
 
-__all__ = ("Outage", "Span", "Verdict", "judge")
+__all__ = ("Outage", "Period", "Span", "Verdict", "judge")
+
+# Ends of an attempt that are answered with a nak.
+_GIVEN_BACK = ("failed", "STOP")
+
+
+@dataclass(frozen=True)
+class Period:
+    """In which a link was held up, or slow."""
+
+    began: float
+    ended: float
 
 
 @dataclass(frozen=True)
@@ -88,7 +104,7 @@ class Verdict:
             f"{self.jobs} jobs, {self.attempts} attempts, lost {len(self.lost)}, completed twice {self.twice}, "
             f"stored twice {self.stored_twice}, leases lost {self.lease_lost}, "
             f"overlaps {len(self.overlapping)} (longest {self.longest_overlap:.3f} s), "
-            f"forgotten by a server {self.excused} (longest {self.longest_excused:.3f} s)"
+            f"excused {self.excused} (longest {self.longest_excused:.3f} s)"
         )
 
 
@@ -98,6 +114,7 @@ def judge(
     letters: Mapping[int, str | None],
     asked_for: Mapping[int, str],
     outages: list[Outage],
+    held_up: list[Period],
     ack_wait: float,
 ) -> Verdict:
     """Compare the ledger with what was confirmed.
@@ -111,10 +128,10 @@ def judge(
     verdict.lost = confirmed - _completed(jobs) - letters.keys()
     verdict.misjudged = {n: why for n, why in letters.items() if why is None or why != asked_for.get(n)}
     for attempts in jobs.values():
-        done = [span for span in attempts if span.how == "end"]
+        case = _Case(attempts, outages, held_up, ack_wait)
         _count(verdict, attempts)
-        _judge_overlaps(verdict, done, outages, ack_wait)
-        _judge_fences(verdict, done, outages)
+        _judge_overlaps(verdict, case)
+        _judge_fences(verdict, case)
 
     return verdict
 
@@ -130,15 +147,52 @@ def _count(verdict: Verdict, attempts: list[Span]) -> None:
     verdict.lease_lost += sum(span.how == "LEASE_LOST" for span in attempts)
 
 
-def _judge_overlaps(verdict: Verdict, done: list[Span], outages: list[Outage], ack_wait: float) -> None:
-    for earlier, later in combinations(done, 2):
+@dataclass
+class _Case:
+    """The attempts of one job, and what may excuse them."""
+
+    attempts: list[Span]
+    outages: list[Outage]
+    held_up: list[Period]
+    ack_wait: float
+
+    @property
+    def done(self) -> list[Span]:
+        return [span for span in self.attempts if span.how == "end"]
+
+    def forgotten(self, earlier: Span, later: Span, overlap: float) -> bool:
+        """Whether a server could not know of the first delivery, or that its lease was extended."""
+        return any(self._forgotten_in(outage, earlier, later, overlap) for outage in self.outages)
+
+    def _forgotten_in(self, outage: Outage, earlier: Span, later: Span, overlap: float) -> bool:
+        if not outage.between(earlier, later):
+            return False
+
+        delivery_forgotten = later.fence <= earlier.fence
+        extension_forgotten = later.started < outage.ended + self.ack_wait and overlap <= self.ack_wait
+        two_leaders = outage.parted and later.started + overlap < outage.ended + self.ack_wait
+        return delivery_forgotten or extension_forgotten or two_leaders
+
+    def answered_late(self, earlier: Span, later: Span, overlap: float) -> bool:
+        """Whether a nak for a delivery before these two may have come between them."""
+        first = min(earlier.fence, later.fence)
+        given_back = [span for span in self.attempts if span.fence < first and span.how in _GIVEN_BACK]
+        return overlap <= self.ack_wait and any(
+            span.started < link.ended and link.began < later.started
+            for span in given_back
+            for link in self.held_up
+        )
+
+
+def _judge_overlaps(verdict: Verdict, case: _Case) -> None:
+    for earlier, later in combinations(case.done, 2):
         assert earlier.ended is not None
         assert later.ended is not None
         overlap = min(earlier.ended, later.ended) - later.started
         if overlap <= 0:
             continue
 
-        if any(_forgotten(earlier, later, overlap, outage, ack_wait) for outage in outages):
+        if case.forgotten(earlier, later, overlap) or case.answered_late(earlier, later, overlap):
             verdict.excused += 1
             verdict.longest_excused = max(verdict.longest_excused, overlap)
         else:
@@ -146,23 +200,13 @@ def _judge_overlaps(verdict: Verdict, done: list[Span], outages: list[Outage], a
             verdict.longest_overlap = max(verdict.longest_overlap, overlap)
 
 
-def _forgotten(earlier: Span, later: Span, overlap: float, outage: Outage, ack_wait: float) -> bool:
-    """Whether the one who delivered it the second time could not know of the first, or that its lease was extended."""
-    if not outage.between(earlier, later):
-        return False
-
-    delivery_forgotten = later.fence <= earlier.fence
-    extension_forgotten = later.started < outage.ended + ack_wait and overlap <= ack_wait
-    two_leaders = outage.parted and later.started + overlap < outage.ended + ack_wait
-    return delivery_forgotten or extension_forgotten or two_leaders
-
-
-def _judge_fences(verdict: Verdict, done: list[Span], outages: list[Outage]) -> None:
-    for earlier, later in pairwise(done):
+def _judge_fences(verdict: Verdict, case: _Case) -> None:
+    for earlier, later in pairwise(case.done):
         # A job that was stored twice is two messages, each with fences of its own.
         same_message = earlier.fence[0] == later.fence[0]
-        remembered = not any(outage.between(earlier, later) for outage in outages)
-        if same_message and remembered and later.fence <= earlier.fence:
+        remembered = not any(outage.between(earlier, later) for outage in case.outages)
+        in_time = not case.answered_late(earlier, later, 0)
+        if same_message and remembered and in_time and later.fence <= earlier.fence:
             verdict.backwards.append((earlier, later))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ import anyio
 
 from support.proxy import Proxy
 
+from .checker import Period
 from .nemesis import Fault
 
 __all__ = ("LinkFaults",)
@@ -19,9 +21,10 @@ _SLOWEST, _SLOW = 5_000, 50_000
 
 
 class LinkFaults:
-    """One link at a time; whoever has others may go there."""
+    """One link at a time; whoever has others may go there. `held_up` is for the checker: what was late, and when."""
 
     def __init__(self, links: Sequence[Proxy], ack_wait: float) -> None:
+        self.held_up: list[Period] = []
         self._links = links
         self._ack_wait = ack_wait
 
@@ -34,7 +37,7 @@ class LinkFaults:
 
     async def partition(self, rng: random.Random) -> None:
         """For longer than `ack_wait` all that is sent disappears, each way; then the link is found to be dead."""
-        with self._spoilt(rng) as link:
+        with self._spoilt(rng, late=False) as link:
             link.swallow()
             await anyio.sleep(self._longer_than_a_lease(rng))
             link.cut()
@@ -51,12 +54,15 @@ class LinkFaults:
             await anyio.sleep(self._longer_than_a_lease(rng))
 
     @contextmanager
-    def _spoilt(self, rng: random.Random) -> Iterator[Proxy]:
+    def _spoilt(self, rng: random.Random, *, late: bool = True) -> Iterator[Proxy]:
         link = rng.choice(self._links)
+        began = time.monotonic()
         try:
             yield link
         finally:
             link.restore()
+            if late:
+                self.held_up.append(Period(began, time.monotonic()))
 
     def _longer_than_a_lease(self, rng: random.Random) -> float:
         return self._ack_wait * rng.uniform(1.1, 2.0)

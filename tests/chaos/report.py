@@ -12,7 +12,9 @@ from .checker import Verdict
 
 __all__ = ("Report", "as_json", "table")
 
-_HEAD = "| servers | backend | runs | jobs | attempts | faults | lost | overlaps | longest | forgotten by a server | longest |"
+_HEAD = (
+    "| servers | backend | runs | jobs | attempts | faults | lost | overlaps | longest | excused | longest |"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +76,8 @@ def as_json(report: Report) -> dict[str, Any]:
         "lost": len(verdict.lost),
         "overlaps": len(verdict.overlapping),
         "longest_overlap": verdict.longest_overlap,
-        "forgotten_by_a_server": verdict.excused,
-        "longest_forgotten_by_a_server": verdict.longest_excused,
+        "excused_overlaps": verdict.excused,
+        "longest_excused_overlap": verdict.longest_excused,
         "completed_twice": verdict.twice,
         "stored_twice": verdict.stored_twice,
         "leases_lost": verdict.lease_lost,

@@ -92,6 +92,7 @@ class _Run:
         self.clock = WallClock(folder / "clock")
         self.fleet = self._fleet()
         self.server_faults = self._server_faults()
+        self.link_faults = LinkFaults(site.links, scenario.ack_wait)
         self.nemeses = self._nemeses()
 
     async def run(self) -> Report:
@@ -128,6 +129,7 @@ class _Run:
             letters,
             {number: reason for number, reason in reasons.items() if reason is not None},
             self.server_faults.outages,
+            self.link_faults.held_up,
             self.scenario.ack_wait,
         )
         return Report(
@@ -172,8 +174,7 @@ class _Run:
         """One for the workers, one for what they depend on: each does one thing at a time."""
         scenario = self.scenario
         workers = WorkerFaults(self.fleet, self.clock, scenario.ack_wait).all()
-        links = LinkFaults(self.site.links, scenario.ack_wait).all()
-        around = self.server_faults.all() + links
+        around = self.server_faults.all() + self.link_faults.all()
         return [
             Nemesis(f"{scenario.seed} workers", workers, scenario.pause),
             Nemesis(f"{scenario.seed} around", around, scenario.pause),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .checker import Outage, Verdict, judge
+from .checker import Outage, Period, Verdict, judge
 
 ACK_WAIT = 2.0
 KILLED = Outage(began=4.0, ended=5.0)
@@ -29,10 +29,11 @@ def attempt(
 def verdict_on(
     *attempts: list[dict[str, Any]],
     outages: tuple[Outage, ...] = (),
+    held_up: tuple[Period, ...] = (),
     letters: dict[int, str | None] | None = None,
 ) -> Verdict:
     entries = sorted((entry for entries in attempts for entry in entries), key=lambda entry: entry["at"])
-    return judge(entries, {1}, letters or {}, {2: "rejected"}, list(outages), ACK_WAIT)
+    return judge(entries, {1}, letters or {}, {2: "rejected"}, list(outages), list(held_up), ACK_WAIT)
 
 
 def test_a_job_that_was_completed_is_not_lost_however_often_it_was_begun() -> None:
@@ -107,6 +108,23 @@ def test_who_starts_late_what_was_delivered_before_the_server_went_is_excused(
     assert verdict.excused == excused
     assert verdict.holds == excused
     assert bool(verdict.backwards) != excused
+
+
+@pytest.mark.parametrize(
+    ("how", "held_up", "excused"),
+    [("failed", (1.5, 4.9), True), ("LEASE_LOST", (1.5, 4.9), False), ("failed", (5.5, 6), False)],
+)
+def test_an_overlap_is_excused_when_an_earlier_nak_may_have_come_late(
+    how: str, held_up: tuple[float, float], excused: bool
+) -> None:
+    verdict = verdict_on(
+        attempt(7, (1, 1), 1, 2, how),
+        attempt(8, (1, 2), 4, 5.1),
+        attempt(9, (1, 3), 5, 6),
+        held_up=(Period(*held_up),),
+    )
+    assert verdict.excused == excused
+    assert verdict.holds == excused
 
 
 def test_fences_of_completions_rise_as_long_as_the_server_remembers() -> None:

@@ -173,7 +173,7 @@ async def _running(cluster: Cluster, stream: str, ledger: Ledger, count: int) ->
         run.report()
         assert codes == [0, 0]
         assert set(ledger.numbers("end")) == set(range(count))
-        assert await in_stream(p.js, "DEAD_LETTERS") == 0
+        assert await _parked(p) == 0
 
 
 async def _kill_leader(run: Run, leader: Callable[[], Awaitable[Node]], what: str) -> None:
@@ -366,3 +366,13 @@ async def _is_empty(p: JobProcessor, stream: str) -> bool:
         return await in_stream(p.js, stream) == 0
     except (JetStreamError, NatsJobsError):
         return False
+
+
+async def _parked(p: JobProcessor) -> int:
+    """Return how many dead letters there are; ask again while their stream elects a leader, too."""
+    with anyio.fail_after(ELECTION_LIMIT):
+        while True:
+            try:
+                return await in_stream(p.js, "DEAD_LETTERS")
+            except (JetStreamError, NatsJobsError):
+                await anyio.sleep(0.1)

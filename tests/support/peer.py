@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import SocketAttribute, SocketStream
 
 INFO = b'INFO {"server_id":"scripted","headers":true,"max_payload":1048576,"proto":1}\r\n'
+_RESET = struct.pack("ii", 1, 0)
 LIMIT = 20.0  # what a hanging test is given
 
 
@@ -43,7 +46,7 @@ Script: TypeAlias = Callable[[SocketStream], Awaitable[None]]
 async def scripted_peer(script: Script) -> AsyncIterator[Peer]:
     """Run `script` with each client; then read until that client closes."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
-    peer = Peer(listener.extra(anyio.abc.SocketAttribute.local_port))
+    peer = Peer(listener.extra(SocketAttribute.local_port))
 
     async def serve(stream: SocketStream) -> None:
         peer.note(clients=1)
@@ -60,6 +63,17 @@ async def scripted_peer(script: Script) -> AsyncIterator[Peer]:
         tasks.start_soon(listener.serve, serve)
         yield peer
         tasks.cancel_scope.cancel("the test is over")
+
+
+async def leave(stream: SocketStream, *, reset: bool) -> None:
+    """Close in order, or as a machine that crashed does."""
+    if reset:
+        # Closed already: then uvloop has no socket to ask.
+        with suppress(OSError, AttributeError):
+            raw = stream.extra(SocketAttribute.raw_socket)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+    await anyio.aclose_forcefully(stream)
 
 
 async def receive_until(stream: SocketStream, end: bytes) -> bytes:

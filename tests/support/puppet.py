@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
 
-from .peer import INFO
+from .peer import INFO, leave
 
 __all__ = ("Puppet", "PuppetLink", "puppet")
 
-_RESET = struct.pack("ii", 1, 0)
 _CLOSED = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
@@ -83,12 +80,7 @@ class PuppetLink:
                 await self.say(b"MSG %b %d %d\r\n%b\r\n" % (subject.encode(), sid, len(data), data))
 
     async def leave(self, *, reset: bool) -> None:
-        if reset:
-            with suppress(OSError, AttributeError):
-                raw = self._stream.extra(SocketAttribute.raw_socket)
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-
-        await anyio.aclose_forcefully(self._stream)
+        await leave(self._stream, reset=reset)
 
     async def listen(self) -> None:
         while True:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from nats_jobs.errors import NatsJobsError
 from nats_jobs.wire import Connection, connect
 from support.connections import LIMIT, quick
-from support.peer import INFO, receive_until, scripted_peer
+from support.peer import INFO, leave, receive_until, scripted_peer
 
 EXAMPLES = 300 if os.environ.get("NATS_JOBS_LONG") else 15
 BACKENDS: list[tuple[str, dict[str, Any]]] = [
@@ -84,7 +84,7 @@ class Server:
                 case "deaf":
                     await anyio.sleep(0.1)
                 case _:
-                    await stream.aclose()
+                    await leave(stream, reset=act == "reset")
                     return
 
         await self._behave(stream)
@@ -145,6 +145,7 @@ async def _flushes(nc: Connection) -> bool:
     return True
 
 
+@pytest.mark.timeout(900)  # for the long form
 @pytest.mark.parametrize(("backend", "options"), BACKENDS, ids=["asyncio", "uvloop", "trio"])
 def test_whatever_a_server_does_the_connection_lives_or_ends_in_words(
     backend: str, options: dict[str, Any]

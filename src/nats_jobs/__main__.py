@@ -1,3 +1,5 @@
+"""`python -m nats_jobs` is `nats-jobs`."""
+
 import sys
 
 from .cli import main

@@ -58,7 +58,7 @@ async def fleet(order: Order, p: JobProcessor) -> dict[str, Any]:
 @contextmanager
 def _workers(order: Order) -> Iterator[None]:
     run = order.run
-    command = [sys.executable, "-m", "nats_jobs.cli", "worker", f"{__name__}:perform_nothing"]
+    command = [sys.executable, "-m", "nats_jobs", "worker", f"{__name__}:perform_nothing"]
     command += ["--server", order.url, "--backend", "trio" if run.backend == "trio" else "asyncio"]
     command += ["--processes", str(run.processes), "--grace", "0"]
     environment = {**os.environ, _STREAM: order.streams[0], _CONCURRENCY: str(run.concurrency)}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LIMIT = 30.0  # never waited for: only what a hanging test is given
 
-COMMAND = (sys.executable, "-m", "nats_jobs.cli")
+COMMAND = (sys.executable, "-m", "nats_jobs")
 
 
 @contextmanager

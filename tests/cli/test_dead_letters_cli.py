@@ -17,7 +17,7 @@ from nats_jobs.cli import main
 from support.jobs import in_stream, until
 from support.letters import hopeless, letters_of, park_jobs
 
-COMMAND = (sys.executable, "-W", "error", "-m", "nats_jobs.cli", "dead-letters")
+COMMAND = (sys.executable, "-W", "error", "-m", "nats_jobs", "dead-letters")
 
 Run = Callable[..., tuple[int, str, str]]
 

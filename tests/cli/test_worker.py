@@ -32,7 +32,7 @@ def program(folder: Path, stream: str, *arguments: str) -> Iterator[subprocess.P
         "TEST_FOLDER": str(folder),
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    command = [sys.executable, "-W", "error", "-m", "nats_jobs.cli", "worker", *arguments]
+    command = [sys.executable, "-W", "error", "-m", "nats_jobs", "worker", *arguments]
     process = subprocess.Popen(command, cwd=TESTS, env=environment, text=True, stderr=subprocess.PIPE)
     try:
         yield process

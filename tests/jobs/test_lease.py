@@ -578,7 +578,7 @@ async def test_a_claim_of_another_worker_takes_the_lease_away() -> None:
     async with two_desks() as (built, desk, other):
         await in_hand(built, desk)
         claims = [
-            Claims(each.connection, "S", "C", claimed=each.book.claimed, held=each.book.held)
+            Claims(each.connection, "S", "C", claimed=each.book.claimed, doubt=each.book.doubt)
             for each in (desk, other)
         ]
         other.pull()
@@ -604,8 +604,8 @@ async def test_a_claim_of_an_earlier_delivery_changes_nothing() -> None:
 async def test_a_claim_without_numbers_is_ignored() -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
-        claims = Claims(desk.connection, "S", "C", claimed=desk.book.claimed, held=desk.book.held)
-        for data in (b"", b"1", b"1 ", b"x 9", b"1 -9", b"1 9 9", b"\xff 9"):
+        claims = Claims(desk.connection, "S", "C", claimed=desk.book.claimed, doubt=desk.book.doubt)
+        for data in (b"", b"1", b"1 ", b"x 9", b"1 -9", b"\xff 9"):
             desk.link.send("nats_jobs.claims.S.C", "", b"", data)
 
         await anyio.sleep(1)
@@ -662,7 +662,40 @@ async def test_who_announces_an_earlier_delivery_than_ours_is_answered() -> None
         await in_hand(built, desk)
         desk.lease.delivery.attempt = 3
         desk.book.claimed(desk.lease.delivery.sequence, 2)
-        assert desk.claimed_too_late_for == [desk.lease]
+        assert desk.in_doubt_about == [desk.lease]
         assert not desk.lost
-        desk.book.claimed(desk.lease.delivery.sequence, 3)
-        assert desk.claimed_too_late_for == [desk.lease]
+
+
+async def test_of_two_deliveries_that_a_forgetful_server_counts_alike_one_is_given_up() -> None:
+    """And not both: it is made known by whom."""
+    async with two_desks() as (built, desk, other):
+        await in_hand(built, desk)
+        claims = [
+            Claims(each.connection, "S", "C", claimed=each.book.claimed, doubt=each.book.doubt)
+            for each in (desk, other)
+        ]
+        built.server.forget(1)
+        other.pull()
+        await until(lambda: other.leases)
+        assert desk.lease.delivery.attempt == other.lease.delivery.attempt == 1
+        claims[0].announce(desk.lease.delivery)
+        claims[1].announce(other.lease.delivery)
+        await until(lambda: desk.lost or other.lost)
+        await anyio.sleep(1)
+        assert len(desk.lost + other.lost) == 1
+
+
+async def test_what_is_held_from_before_a_broken_link_is_announced_with_each_extension() -> None:
+    """Somebody may have been given it by a server that remembers nothing, and cannot know either."""
+    async with one_desk() as (built, desk):
+        await in_hand(built, desk)
+        Claims(desk.connection, "S", "C", claimed=desk.book.claimed, doubt=desk.book.doubt)
+        await anyio.sleep(ACK_WAIT)
+        assert desk.book.is_held(desk.lease)
+        assert not desk.in_doubt_about
+        desk.link.cut()
+        desk.link.mend()
+        await anyio.sleep(ACK_WAIT)
+        assert desk.book.is_held(desk.lease)
+        assert set(desk.in_doubt_about) == {desk.lease}
+        assert len(desk.in_doubt_about) >= 2

@@ -43,7 +43,7 @@ class Worker:
         self.looks_at = 0.0
         self.held_up = False
         self.claims = Claims(
-            self.desk.connection, "S", "C", claimed=self.desk.book.claimed, held=self.desk.book.held
+            self.desk.connection, "S", "C", claimed=self.desk.book.claimed, doubt=self.desk.book.doubt
         )
         self.announced = 0
         self.pulls_at = 0.0

@@ -48,7 +48,7 @@ class Desk:
         self.unconfirmed: list[Told] = []
         self.extended: list[float] = []
         self.refusals: list[NatsJobsError] = []
-        self.claimed_too_late_for: list[Lease] = []
+        self.in_doubt_about: list[Lease] = []
         self.idle: list[float] = []
         self.keeps_idle = False
         self._start = start
@@ -108,8 +108,8 @@ class Desk:
     def refused(self, error: NatsJobsError) -> None:
         self.refusals.append(error)
 
-    def claimed_too_late(self, lease: Lease) -> None:
-        self.claimed_too_late_for.append(lease)
+    def in_doubt(self, lease: Lease) -> None:
+        self.in_doubt_about.append(lease)
 
     def watching(self) -> bool:
         return False

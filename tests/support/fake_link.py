@@ -248,6 +248,12 @@ class FakeServer:
         # Whether it is at this very moment or the next is not for anybody to rely on.
         self.at(self.now, self._serve)
 
+    def forget(self, sequence: int) -> None:
+        """Lose the last delivery of a message, as a crash just after it does."""
+        message = self.messages[sequence]
+        message.attempt -= 1
+        self._queue_again(message)
+
     # What goes out...
 
     def drop_requests(self, link: FakeLink, inbox: str | None = None) -> None:

@@ -10,10 +10,11 @@ The server cannot tell us that we still own a message, and acts on what a former
   else, and nothing is sent for it any more, by nobody.
 * An ack or term is sent again until it is confirmed or the lease is used up. A nak is not, once it may
   have arrived: by then the message can be with another worker, and a second nak would take it away.
-* Of two deliveries of one message the later one counts; the holder of the earlier has lost it.
+* Of two deliveries of one message the later one counts; the holder of the earlier has lost it. Of two that
+  have the same count, because a server forgot the first, either counts.
 
-What this cannot exclude: a consumer leader that crashes right after it confirmed an extension may
-redeliver early. `Job.fence` is for effects that must not happen twice even then.
+What this cannot exclude: a consumer leader that crashes right after it confirmed an extension, or made a
+delivery, may redeliver early. `Job.fence` is for effects that must not happen twice even then.
 
 `LeaseBook` decides and never waits; `keep` is its clockwork.
 """
@@ -58,8 +59,8 @@ class LeaseEvents(Protocol):
     def refused(self, error: NatsJobsError) -> None:
         """The server, or the loss of the link, answered with an error: is the consumer still there, and open to us?"""
 
-    def claimed_too_late(self, lease: Lease) -> None:
-        """Somebody believes to hold the message, of which we have a later delivery."""
+    def in_doubt(self, lease: Lease) -> None:
+        """Somebody else believes to hold the message, or may do so: announce that we do."""
 
     def watching(self) -> bool:
         """Whether to look through again even with nothing in the book: a job goes on that has lost its lease."""
@@ -82,6 +83,7 @@ class Lease:
         "closed",
         "confirmed",
         "delivery",
+        "doubtful",
         "not_sent",
         "started",
         "tokens",
@@ -95,6 +97,7 @@ class Lease:
         self.ask_at = ask_at
         self.started = False
         self.closed = False
+        self.doubtful = False
         self.answer: Answer | None = None
         self.answered_at = 0.0
         self.trouble: str | None = None
@@ -160,25 +163,34 @@ class LeaseBook:
         self._send_answer(lease, now)
         return True
 
-    def claimed(self, sequence: int, attempt: int) -> None:
-        """A worker announced which delivery of a message it holds: the later one counts, and if that is ours, it is told."""
+    def claimed(self, sequence: int, attempt: int, gives_way: bool = False) -> None:
+        """Another worker announced which delivery of a message it holds: the later one counts, and if that is ours, it is told.
+
+        Args:
+            gives_way: whether we are the one who gives way when the two have the same count.
+        """
         lease = self._leases.get(sequence)
-        if lease is None or lease.delivery.attempt == attempt:
+        if lease is None:
             return
 
-        if lease.delivery.attempt < attempt:
+        ours = lease.delivery.attempt
+        if ours < attempt or (ours == attempt and gives_way):
             self._lose(lease, "another worker announced that it has the job now")
         elif lease.answer is None:
-            self._events.claimed_too_late(lease)
+            self._events.in_doubt(lease)
+
+    def doubt(self) -> list[Delivery]:
+        """The link was broken, perhaps as the server died: what it knew of our leases it may have forgotten. Return what we hold."""
+        held = [lease for lease in self._leases.values() if lease.answer is None]
+        for lease in held:
+            lease.doubtful = True
+
+        return [lease.delivery for lease in held]
 
     def lose_all(self, why: str) -> None:
         """The consumer is gone: no delivery of it belongs to anybody."""
         for lease in list(self._leases.values()):
             self._lose(lease, why)
-
-    def held(self) -> list[Delivery]:
-        """Return what is in hand and not settled."""
-        return [lease.delivery for lease in self._leases.values() if lease.answer is None]
 
     async def extend(self, lease: Lease) -> None:
         """Ask for an extension until one is confirmed or the lease is closed. Return at once when it is not ours."""
@@ -265,6 +277,8 @@ class LeaseBook:
             lease.trusted_until = max(lease.trusted_until, asked_at + self._trusted_for)
             lease.ask_at = asked_at + self.extension_interval
             _wake_extenders(lease)
+            if lease.doubtful:
+                self._events.in_doubt(lease)
 
     def _press_for_confirmation(self, lease: Lease, now: float) -> None:
         assert lease.answer is not None

@@ -148,7 +148,7 @@ class Worker(Generic[T]):
                 self.site.stream,
                 self.consumer,
                 claimed=self.leases.claimed,
-                held=self.leases.held,
+                doubt=self.leases.doubt,
             )
             self._janitor = Janitor(
                 self.defn, self.connection, self.site, self._claims, self._report, self._counts
@@ -302,7 +302,7 @@ class Worker(Generic[T]):
     def refused(self, error: NatsJobsError) -> None:
         self._intake.suspect(error)
 
-    def claimed_too_late(self, lease: Lease) -> None:
+    def in_doubt(self, lease: Lease) -> None:
         self._claims.announce(lease.delivery)
 
     def watching(self) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from nats.js.api import ConsumerConfig
 
 from nats_jobs import CancelReason, Job, JobDef, Reject, Snooze, job, job_processor
-from nats_jobs.errors import ConsumerGone, JobTimeout
+from nats_jobs.errors import ConsumerGone, JobCutShort, JobTimeout
 from nats_jobs.events import Complete, DeadLettered, Error, Interrupted, LeaseLost, Stop
 from support.jobs import Seen, in_stream, until, until_empty
 
@@ -301,6 +301,32 @@ async def test_a_kept_lease_lasts_longer_than_ack_wait(url: str, name: str) -> N
         await p.stop()
 
     assert attempts == [1]
+
+
+async def test_a_handler_that_asks_after_a_pause_learns_that_its_lease_is_used_up(
+    url: str, name: str
+) -> None:
+    """Before it waits for anything: the process was paused in the middle of a step, and nobody has looked yet."""
+    reasons: list[CancelReason | None] = []
+
+    async def pause(job: Job[Any]) -> None:
+        if job.attempt > 1:
+            return
+
+        time.sleep(1.5)  # noqa: ASYNC251
+        with pytest.raises(JobCutShort):
+            job.check_cancelled()
+
+        reasons.append(job.reason)
+
+    defn = JobDef[Any](stream=name, perform=pause, consumer_config=ConsumerConfig(ack_wait=1))
+    async with job_processor(url) as p:
+        await p.start(defn)
+        await p.enqueue(defn, 1)
+        await until_empty(p.js, name)
+        await p.stop()
+
+    assert reasons == [CancelReason.LEASE_LOST]
 
 
 async def test_a_handler_that_blocks_the_event_loop_past_its_lease_is_not_settled(

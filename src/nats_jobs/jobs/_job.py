@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from threading import get_ident
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import anyio
@@ -149,9 +150,16 @@ class Job(Generic[T]):
     def check_cancelled(self) -> None:
         """Raise if the job was cut short. For handlers that run in a thread, where no cancellation can reach.
 
+        In the event loop it also looks at the clock: after a pause of the whole process, or a call that blocked,
+        the lease may be used up before anybody has noticed. Worth a call just before an effect that must not
+        come late; `fence` is for those that must not at all.
+
         Raises:
             JobCutShort: it was; `reason` says why.
         """
+        if get_ident() == self._worker.thread:
+            self.goes_on(self._worker.clock())
+
         reason = self.reason
         if reason is not None:
             raise JobCutShort(self.stream, self.sequence, reason.text)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
@@ -84,6 +85,7 @@ class Worker(Generic[T]):
         self.connection = connection
         self.emitter = emitter
         self.clock = running_clock()
+        self.thread = get_ident()
         self.stopping = False
         self.ended = anyio.Event()
         self._counts = Counts()

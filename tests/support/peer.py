@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
 
+from .sockets import reset_when_closed
+
 INFO = b'INFO {"server_id":"scripted","headers":true,"max_payload":1048576,"proto":1}\r\n'
-_RESET = struct.pack("ii", 1, 0)
 LIMIT = 20.0  # what a hanging test is given
 
 
@@ -68,10 +67,7 @@ async def scripted_peer(script: Script) -> AsyncIterator[Peer]:
 async def leave(stream: SocketStream, *, reset: bool) -> None:
     """Close in order, or as a machine that crashed does."""
     if reset:
-        # Closed already: then uvloop has no socket to ask.
-        with suppress(OSError, AttributeError):
-            raw = stream.extra(SocketAttribute.raw_socket)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        reset_when_closed(stream)
 
     await anyio.aclose_forcefully(stream)
 

@@ -22,10 +22,8 @@ is `UP` (client to server), `DOWN` (server to client) or `BOTH`.
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from enum import Flag, auto
 from urllib.parse import urlsplit
 
@@ -35,11 +33,12 @@ from anyio.lowlevel import checkpoint
 
 from nats_jobs._groups import unwrapped
 
+from .sockets import reset_when_closed
+
 __all__ = ("BOTH", "DOWN", "UP", "Direction", "Proxy", "fault_proxy")
 
 _CHUNK = 65536
 _LIMIT = 30.0
-_RESET = struct.pack("ii", 1, 0)
 
 
 class Direction(Flag):
@@ -152,7 +151,7 @@ class Proxy:
     async def _serve(self, client: SocketStream, host: str, port: int) -> None:
         if self._refusing:
             self.refused += 1
-            _linger_off(client)
+            reset_when_closed(client)
             self._tell()
             return
 
@@ -161,7 +160,7 @@ class Proxy:
         except OSError:
             # The server is down: so is what stands for it.
             self.refused += 1
-            _linger_off(client)
+            reset_when_closed(client)
             self._tell()
             return
 
@@ -238,8 +237,8 @@ class _Pair:
         self._to_client = anyio.Lock()
 
     def reset(self) -> None:
-        _linger_off(self._client)
-        _linger_off(self._server)
+        reset_when_closed(self._client)
+        reset_when_closed(self._server)
         self._scope.cancel("cut")
 
     async def inject(self, data: bytes) -> None:
@@ -293,10 +292,3 @@ async def fault_proxy(url: str) -> AsyncIterator[Proxy]:
                 yield proxy
             finally:
                 group.cancel_scope.cancel("the proxy's block was left")
-
-
-def _linger_off(stream: SocketStream) -> None:
-    """Let the closing of `stream`, which follows, be a reset."""
-    # Closed already: then uvloop has no socket to ask.
-    with suppress(OSError, AttributeError):
-        stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -211,13 +211,14 @@ async def test_it_is_told_when_the_loop_was_held() -> None:
         await anyio.sleep(0.05)
         block(1)
         with anyio.fail_after(LIMIT):
-            while not held:
+            # A slow machine may have held it before, for less.
+            while not any(seconds > 0.5 for seconds in held):
                 await anyio.sleep(0.01)
 
         group.cancel_scope.cancel("told")
 
-    # It began to wait before the block, and cannot have been held for longer than this test took.
-    assert 0.5 < held[0] < LIMIT
+    # It cannot have been held for longer than this test took.
+    assert max(held) < LIMIT
 
 
 async def test_nobody_is_asked_for_a_sign_of_life_until_it_is_wanted() -> None:

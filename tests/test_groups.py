@@ -1,4 +1,4 @@
-"""A group whose tasks outlive the cancellation of a block: it ends with the block, whenever that is cancelled."""
+"""Groups whose tasks outlive the cancellation of a block, and what comes out of groups."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import pytest
 from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 
-from nats_jobs._groups import outliving_group
-
-pytestmark = pytest.mark.anyio
+from nats_jobs._groups import outliving_group, unwrapped
 
 LIMIT = 30.0  # never waited for: only what a hanging test is given
 # More than it takes to enter a group and start a task in it, on any backend.
@@ -37,6 +35,7 @@ async def cancel_after(turns: int, scope: anyio.CancelScope) -> None:
     scope.cancel("not needed any more")
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("turns", TURNS)
 async def test_a_block_that_is_cancelled_at_any_turn_of_its_beginning_ends(turns: int) -> None:
     with anyio.fail_after(LIMIT):
@@ -45,6 +44,7 @@ async def test_a_block_that_is_cancelled_at_any_turn_of_its_beginning_ends(turns
             group.start_soon(hold_a_group)
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("turns", TURNS)
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {}), ("asyncio", {"use_uvloop": True})])
 async def test_so_does_one_whose_task_is_cancelled_the_way_of_asyncio(turns: int) -> None:
@@ -59,6 +59,7 @@ async def test_so_does_one_whose_task_is_cancelled_the_way_of_asyncio(turns: int
         await task
 
 
+@pytest.mark.anyio
 async def test_its_tasks_run_on_while_the_cancelled_block_cleans_up() -> None:
     answered = anyio.Event()
     asked = anyio.Event()
@@ -82,6 +83,7 @@ async def test_its_tasks_run_on_while_the_cancelled_block_cleans_up() -> None:
     assert answered.is_set()
 
 
+@pytest.mark.anyio
 async def test_a_task_that_fails_cancels_the_block() -> None:
     async def fail() -> None:
         raise ZeroDivisionError("mine")
@@ -90,3 +92,30 @@ async def test_a_task_that_fails_cancels_the_block() -> None:
         async with outliving_group("the block was left") as group:
             group.start_soon(fail)
             await anyio.sleep_forever()
+
+
+# What comes out...
+
+
+def test_an_exception_alone_in_its_groups_comes_out_as_itself() -> None:
+    error = KeyError("mine")
+    with pytest.raises(KeyError) as raised, unwrapped():
+        raise ExceptionGroup("outer", [ExceptionGroup("inner", [error])])
+
+    assert raised.value is error
+
+
+def test_several_come_out_in_one_group_not_in_one_for_each_task_group_they_passed_through() -> None:
+    inner = ExceptionGroup("inner", [KeyError("one"), ValueError("other")])
+    with pytest.raises(ExceptionGroup) as raised, unwrapped():
+        raise ExceptionGroup("outer", [ExceptionGroup("middle", [inner])])
+
+    assert raised.value is inner
+
+
+def test_a_group_with_several_is_left_as_it_is() -> None:
+    group = ExceptionGroup("group", [KeyError("one"), ValueError("other")])
+    with pytest.raises(ExceptionGroup) as raised, unwrapped():
+        raise group
+
+    assert raised.value is group

@@ -36,18 +36,21 @@ def text_of(error: BaseException) -> str:
 
 @contextmanager
 def unwrapped() -> Iterator[None]:
-    """Raise an exception that is alone in its groups as itself; several stay a group."""
-    only: BaseException | None = None
+    """Raise an exception that is alone in its groups as itself; several stay one group, the innermost that has them all."""
+    inner: BaseException | None = None
     try:
         yield
     except BaseExceptionGroup as group:
-        only = sole_exception(group)
-        if only is None:
+        inner = group
+        while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+            inner = inner.exceptions[0]
+
+        if inner is group:
             raise
 
-    if only is not None:
+    if inner is not None:
         # Outside the except block, or the group would come along as its context.
-        raise only
+        raise inner
 
 
 @asynccontextmanager

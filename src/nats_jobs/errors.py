@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import nats.errors
@@ -290,7 +291,12 @@ class Difference:
     server: object
 
     def __str__(self) -> str:
-        return f"{self.field}: ours {self.ours!r}, server's {self.server!r}"
+        return f"{self.field}: ours {_plain(self.ours)!r}, server's {_plain(self.server)!r}"
+
+
+def _plain(value: object) -> object:
+    """Return what the server calls a member of one of nats-py's enumerations."""
+    return value.value if isinstance(value, Enum) else value
 
 
 @dataclass(eq=False)

@@ -35,7 +35,7 @@ async def import_file(job: Job[str]) -> None:
             await anyio.sleep_forever()
     finally:
         if job.reason is CancelReason.TIMEOUT:
-            print(f"{job.payload}: cleans up, because {job.reason.value}")
+            print(f"{job.payload}: cleans up, because {job.reason.text}")
 
 
 def show(event: events.Event) -> None:

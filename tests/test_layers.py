@@ -10,7 +10,7 @@ import nats_jobs
 
 ROOT = Path(nats_jobs.__file__).parent
 RANKS = [
-    {"errors", "events", "units", "_version", "_clock", "_groups", "_with_parent"},
+    {"errors", "events", "units", "_version", "_clock", "_groups", "_mailbox", "_with_parent"},
     {"backoff"},
     {"wire", "codecs", "server"},
     {"jetstream"},

@@ -29,7 +29,7 @@ from nats_jobs.events import (
 )
 from nats_jobs.jobs._emitter import Emitter
 from nats_jobs.wire import connect
-from support.jobs import Seen, until, until_empty
+from support.jobs import LIMIT, Seen, until, until_empty
 from support.outside import publish_from_outside
 
 pytestmark = pytest.mark.anyio
@@ -453,7 +453,7 @@ async def test_events_tell_the_life_of_a_job(url: str, name: str) -> None:
         await p.enqueue(work, 1, id="first")
         await until_empty(p.js, name)
         await p.stop()
-        streamed = [stream.receive_nowait() for _ in range(stream.statistics().current_buffer_used)]
+        streamed = [stream.receive_nowait() for _ in range(stream.pending)]
 
     (start,), (receive,), (complete,), (stop,) = (
         seen.of(Start),
@@ -471,6 +471,26 @@ async def test_events_tell_the_life_of_a_job(url: str, name: str) -> None:
     assert seen.of(Pull)[0].batch == 1
     assert [type(event) for event in seen.events[:4]] == [Connected, Start, Pull, Receive]
     assert streamed == seen.events[1:]
+
+
+async def test_a_reader_that_only_counts_loses_no_event_of_many_short_jobs(url: str, name: str) -> None:
+    count = 6000
+
+    async def work(job: Job[int]) -> None:
+        pass
+
+    defn = JobDef(stream=name, perform=work, concurrency=100)
+    async with job_processor(url) as p, p.events() as stream:
+        await p.start(defn)
+        await p.enqueue_many(defn, range(count))
+        completed = 0
+        with anyio.fail_after(LIMIT):
+            async for event in stream:
+                completed += isinstance(event, Complete)
+                if completed == count:
+                    break
+
+        await p.stop()
 
 
 async def test_a_reader_that_is_too_slow_is_told_so_without_a_flood(caplog: Any) -> None:

@@ -15,6 +15,7 @@ from nats_jobs.errors import (
     PayloadTooLarge,
     RequestTimeout,
     ServerRefused,
+    UsageError,
 )
 from nats_jobs.server import run_server
 from nats_jobs.wire import Connection, Msg, connect
@@ -209,6 +210,16 @@ async def test_what_the_server_would_drop_or_close_for_is_refused_here(nc: Conne
 
     await nc.flush()
     assert not nc.reconnects
+
+
+async def test_a_payload_that_is_no_bytes_is_refused_in_words(nc: Connection, name: str) -> None:
+    with pytest.raises(UsageError, match="'text'; bytes are needed"):
+        await nc.publish(name, "text")  # type: ignore[arg-type]
+
+    with pytest.raises(UsageError, match="bytes are needed"):
+        await nc.request(name, {"a": 1})  # type: ignore[arg-type]
+
+    assert nc.statistics().messages_out == 0
 
 
 async def test_a_payload_above_the_servers_limit_is_refused_here(nc: Connection, name: str) -> None:

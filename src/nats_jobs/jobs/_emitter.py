@@ -7,16 +7,12 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
-
 from ..events import Event
+from ._event_stream import EventStream
 
 __all__ = ("Emitter", "logger")
 
 logger = logging.getLogger("nats_jobs")
-
-_BUFFER = 4096
 
 
 class Emitter:
@@ -24,8 +20,7 @@ class Emitter:
 
     def __init__(self, on_event: Callable[[Event], object] | None = None) -> None:
         self._on_event = on_event
-        # How many events each open stream has missed.
-        self._streams: dict[MemoryObjectSendStream[Event], int] = {}
+        self._streams: list[EventStream] = []
         if os.environ.get("NATS_JOBS_DEBUG", "0") not in ("", "0"):
             _log_to_stderr()
 
@@ -38,12 +33,7 @@ class Emitter:
         """Tell everybody, without waiting for anyone."""
         logger.debug("%s", event)
         for stream in self._streams:
-            try:
-                stream.send_nowait(event)
-            except anyio.WouldBlock:
-                self._missed(stream, event)
-            except anyio.BrokenResourceError:
-                pass  # its reader is just leaving
+            stream.offer(event)
 
         if self._on_event is not None:
             try:
@@ -51,31 +41,24 @@ class Emitter:
             except Exception:
                 logger.exception("on_event failed for %s", event)
 
-    def _missed(self, stream: MemoryObjectSendStream[Event], event: Event) -> None:
-        """Warn of the 1st, the 10th, the 100th ...: a line for each would be one more flood."""
-        missed = self._streams[stream] = self._streams[stream] + 1
-        if str(missed).strip("0") == "1":
-            logger.warning(
-                "a reader of events is too slow, %s is lost to it (%d so far)", type(event).__name__, missed
-            )
-
     @asynccontextmanager
-    async def events(self) -> AsyncIterator[MemoryObjectReceiveStream[Event]]:
-        """Open a stream of the events from now on. It buffers 4096; a reader that is slower loses the newest."""
-        send, receive = anyio.create_memory_object_stream[Event](_BUFFER)
-        self._streams[send] = 0
+    async def events(self) -> AsyncIterator[EventStream]:
+        """Open a stream of the events from now on."""
+        stream = EventStream()
+        self._streams.append(stream)
         try:
-            with receive:
-                yield receive
+            yield stream
         finally:
-            self._streams.pop(send, None)
-            send.close()
+            if stream in self._streams:
+                self._streams.remove(stream)
+
+            stream.end()
 
     def close(self) -> None:
         """Let every stream end after what it holds."""
-        streams, self._streams = self._streams, {}
+        streams, self._streams = self._streams, []
         for stream in streams:
-            stream.close()
+            stream.end()
 
 
 def _log_to_stderr() -> None:

@@ -8,15 +8,14 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream
 from nats.js.client import JetStreamContext
 
 from ..errors import UsageError
-from ..events import Event
 from ..jetstream import Enqueued, jetstream_context
 from ..wire import Connection, HeaderInput
 from ._definition import JobDef
 from ._emitter import Emitter
+from ._event_stream import EventStream
 from ._handle import JobHandle
 from ._producer import Producer
 from ._warden import Patience
@@ -202,10 +201,9 @@ class JobProcessor:
 
     # Watching...
 
-    def events(self) -> AbstractAsyncContextManager[MemoryObjectReceiveStream[Event]]:
-        """Open a stream of events: `async with p.events() as stream: async for event in stream`.
+    def events(self) -> AbstractAsyncContextManager[EventStream]:
+        """Open a stream of the events from now on: `async with p.events() as stream: async for event in stream`.
 
-        It has the events from now on and ends with the processor. It buffers 4096; a reader that is slower
-        loses the newest, and a warning is logged.
+        See `EventStream` for what happens to a reader that is slow.
         """
         return self._emitter.events()

@@ -10,7 +10,7 @@ import anyio
 from .._clock import Clock
 from .._groups import text_of
 from ..backoff import delay_of
-from ..errors import JobTimeout, NatsJobsError, Retry, UsageError
+from ..errors import JobTimeout, NatsJobsError, Retry
 from ..events import Complete, DeadLettered, Error, Interrupted as InterruptedEvent, Timeout
 from ..jetstream import ACK, Delivery, nak_answer, term_answer
 from ..wire import Connection
@@ -153,7 +153,7 @@ class Settler:
         """Let the server deliver it again; or park it when the server never would."""
         if self._limits.is_last_delivery(lease.delivery.attempt):
             await self._park(
-                lease, "interrupted", UsageError(f"{why} on the last delivery that max_deliver allows")
+                lease, "interrupted", NatsJobsError(f"{why} on the last delivery that max_deliver allows")
             )
         elif self._leases.settle(lease, nak_answer(delay)):
             self._interrupted(lease, why, delay, started)

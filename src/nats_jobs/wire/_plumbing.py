@@ -10,7 +10,7 @@ from typing import Any
 
 from anyio.abc import TaskStatus
 
-from ..errors import NatsJobsError, PayloadTooLarge, ServerRefused
+from ..errors import NatsJobsError, PayloadTooLarge, ServerRefused, UsageError
 from . import _commands
 from ._interests import Interest, Interests, ignore, nothing
 from ._link import Link
@@ -93,8 +93,13 @@ class Plumbing:
             # It would close the connection without a word (seen on 2.15).
             raise ServerRefused(str(link.server), "it takes no headers (no_header_support)")
 
+        try:
+            frame = _commands.publish(subject, reply, block, data)
+        except TypeError:
+            raise UsageError(f"data is {data!r:.80}; bytes are needed") from None
+
         self._messages_out += 1
-        return link.write(_commands.publish(subject, reply, block, data))
+        return link.write(frame)
 
     def ask(self, subject: str, data: bytes, on_reply: OnReply, block: bytes = b"") -> str:
         """Queue a request and return its reply subject at once. The subject is not checked.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-from copy import copy
 from typing import TYPE_CHECKING, Self
 
 import anyio
-from anyio.lowlevel import checkpoint
 
+from .._mailbox import Mailbox
 from ..errors import SlowConsumer, UsageError
 from ._messages import Msg
 
@@ -16,9 +14,6 @@ if TYPE_CHECKING:
     from ._connection import Connection
 
 __all__ = ("Subscription",)
-
-# Messages that are taken from a full mailbox before others get a turn.
-_TURN = 64
 
 
 class Subscription:
@@ -47,13 +42,9 @@ class Subscription:
         self._connection = connection
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self._mailbox: deque[Msg] = deque()
+        self._mailbox: Mailbox[Msg] = Mailbox()
         self._bytes = 0
         self._dropped = 0
-        self._until_turn = _TURN
-        self._error: Exception | None = None
-        self._ended = False
-        self._arrival: anyio.Event | None = None
 
     @property
     def pending(self) -> int:
@@ -76,35 +67,14 @@ class Subscription:
             ConnectionClosed, ConnectFailed: the connection ended.
             anyio.EndOfStream: drained, and nothing is left.
         """
-        self._until_turn -= 1
-        if self._until_turn <= 0:
-            self._until_turn = _TURN
-            await checkpoint()
-
-        while not self._mailbox:
-            await self._wait_arrival()
-
+        await self._mailbox.wait()
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             raise SlowConsumer(self.subject, dropped)
 
-        message = self._mailbox.popleft()
+        message = self._mailbox.take()
         self._bytes -= len(message.data) + len(message._block)
         return message
-
-    async def _wait_arrival(self) -> None:
-        if self._error is not None:
-            raise copy(self._error)
-
-        if self._ended:
-            raise anyio.EndOfStream
-
-        if self._arrival is None:
-            self._arrival = anyio.Event()
-
-        await self._arrival.wait()
-        # The wait was a turn for the others.
-        self._until_turn = _TURN
 
     def __aiter__(self) -> Self:
         return self
@@ -137,21 +107,12 @@ class Subscription:
 
         message._connection = self._connection
         self._bytes = size
-        self._mailbox.append(message)
-        if self._arrival is not None:
-            self._wake()
+        self._mailbox.put(message)
 
     def fail(self, error: Exception) -> None:
         """Called by the connection: no message can come any more."""
-        self._error = self._error or error
-        self._wake()
+        self._mailbox.fail(error)
 
     def end(self) -> None:
         """Let the iteration end when the mailbox is empty."""
-        self._ended = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._arrival is not None:
-            self._arrival.set()
-            self._arrival = None
+        self._mailbox.end()

@@ -222,6 +222,26 @@ async def test_the_scope_around_a_processor_cancels_its_jobs_and_hands_them_back
     assert attempts == {0: 2, 1: 2, 2: 2, 3: 1, 4: 1}
 
 
+async def test_a_job_knows_why_when_the_scope_around_its_processor_is_cancelled(url: str, name: str) -> None:
+    told: list[CancelReason | None] = []
+
+    @job(name, concurrency=2)
+    async def work(job: Job[int]) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            told.append(job.reason)
+
+    with anyio.fail_after(10), anyio.CancelScope() as scope:
+        async with job_processor(url) as p:
+            handle = await p.start(work)
+            await p.enqueue_many(work, [1, 2])
+            await until(lambda: len(handle.running) == 2)
+            scope.cancel("enough")
+
+    assert told == [CancelReason.STOP, CancelReason.STOP]
+
+
 async def test_a_shielded_job_is_told_that_the_scope_around_its_processor_is_cancelled(
     url: str, name: str
 ) -> None:

@@ -100,8 +100,8 @@ class Attempts:
         if stray and anyio.current_effective_deadline() != -math.inf:
             return StrayCancellation(job.stream, job.sequence)
 
-        # The scope around the worker is cancelled, or the program ends.
-        self._settler.hand_back(job.lease, "the worker was cancelled", started)
+        # The worker is cancelled, or the program ends.
+        self._settler.hand_back(job.lease, (job.reason or CancelReason.STOP).value, started)
         raise raised
 
     def _before(self, delivery: Delivery) -> object:

@@ -11,7 +11,8 @@ the running jobs get their grace and are then cancelled with STOP, the settlemen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -144,7 +145,8 @@ class Worker(Generic[T]):
         return not self._setup_scope.cancelled_caught
 
     async def _work(self, task_status: TaskStatus[None]) -> None:
-        async with anyio.create_task_group() as attempts:
+        # The attempts learn of a cancellation from around by their own scopes, which say why.
+        async with outliving_group(CancelReason.STOP.text) as attempts:
             self._claims = Claims(
                 self.connection,
                 self.site.stream,
@@ -178,27 +180,28 @@ class Worker(Generic[T]):
                 redelivered=self._claims.announce,
                 pulled=lambda batch: self._report.worker(Pull, batch=batch, expires=self.defn.pull_interval),
             )
-            attempts.start_soon(self._stop_when_cancelled)
             try:
                 await self._take_in(task_status)
                 await self._wind_down(slots)
             finally:
+                # What is left in the group waits for work that will not come.
                 self._intake.close()
                 self._janitor.close()
                 self._claims.close()
-                # What is left in the group waits for work that will not come.
-                attempts.cancel_scope.cancel(CancelReason.STOP.text)
 
-    async def _stop_when_cancelled(self) -> None:
-        """Tell the jobs why, when what is around the worker is cancelled: inside a shield they would not know."""
+    @contextmanager
+    def _or_cut_short(self) -> Iterator[None]:
+        """When the block does not come to its end, since it is cancelled or has failed, the jobs in hand end at once."""
         try:
-            await anyio.sleep_forever()
-        except anyio.get_cancelled_exc_class():
+            yield
+        except BaseException:
             self.ask_to_stop(0)
-            for job in self.running:
-                job.cut_short(CancelReason.STOP)
-
+            self._cut_short()
             raise
+
+    def _cut_short(self) -> None:
+        for job in self.running:
+            job.cut_short(CancelReason.STOP)
 
     async def _take_in(self, task_status: TaskStatus[None]) -> None:
         """Pull until told to stop; then take the requests back, and hand back what had not started."""
@@ -214,31 +217,34 @@ class Worker(Generic[T]):
         )
         self._intake.puller = puller
         try:
-            async with anyio.create_task_group() as intake:
-                intake.start_soon(self._janitor.run)
-                self._standing = True
-                self._report.worker(Start, concurrency=self.defn.concurrency)
-                await intake.start(puller.run)
-                task_status.started()
-                await self._stop_asked.wait()
-                self._janitor.close()
-                intake.cancel_scope.cancel(CancelReason.STOP.text)
-        except* ConsumerGone as gone:
-            self.leases.lose_all(str(gone.exceptions[0]))
-            raise
+            with self._or_cut_short():
+                async with anyio.create_task_group() as intake:
+                    intake.start_soon(self._janitor.run)
+                    self._standing = True
+                    self._report.worker(Start, concurrency=self.defn.concurrency)
+                    await intake.start(self._pull, puller)
+                    task_status.started()
+                    await self._stop_asked.wait()
+                    self._janitor.close()
+                    intake.cancel_scope.cancel(CancelReason.STOP.text)
         finally:
             self._intake.close()
             with anyio.move_on_after(self.site.ack_wait, shield=True):
                 await puller.close()
 
+    async def _pull(self, puller: Puller, *, task_status: TaskStatus[None]) -> None:
+        try:
+            await puller.run(task_status=task_status)
+        except ConsumerGone as gone:
+            self.leases.lose_all(str(gone))
+            raise
+
     async def _wind_down(self, slots: Slots[Lease]) -> None:
         """Give the running jobs their grace, then cancel them; wait until they have ended, up to a last deadline."""
-        with anyio.CancelScope(deadline=self._grace_ends) as self._grace_scope:
+        with self._or_cut_short(), anyio.CancelScope(deadline=self._grace_ends) as self._grace_scope:
             await slots.wait_idle()
 
-        for job in self.running:
-            job.cut_short(CancelReason.STOP)
-
+        self._cut_short()
         patience = self.processor.patience.give_up_after
         with anyio.move_on_after(patience):
             await slots.wait_idle()

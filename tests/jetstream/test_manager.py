@@ -57,8 +57,9 @@ async def test_a_stream_is_made_changed_described_and_deleted(url: str, name: st
             await js.stream_info(name)
 
 
-async def test_streams_are_listed_and_found_by_subject(url: str, name: str) -> None:
-    async with connect(url) as connection:
+async def test_streams_are_listed_and_found_by_subject(name: str) -> None:
+    # Of the shared server, with the streams of a thousand tests, the list has more than one page.
+    async with run_server() as server, connect(server.url) as connection:
         js = jetstream_context(connection)
         await work_queue(js, name)
         assert name in [info.config.name for info in await js.streams_info()]

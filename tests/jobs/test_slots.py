@@ -238,6 +238,18 @@ async def test_waiting_for_idle_lasts_until_the_last_piece_has_ended() -> None:
     await with_bench(2, use)
 
 
+async def test_waiting_for_idle_goes_on_while_a_slot_takes_one_piece_after_the_other() -> None:
+    async def use(bench: Bench) -> None:
+        for number in range(3):
+            bench.add(number, (1.0,))
+
+        await anyio.sleep(0.5)
+        await bench.slots.wait_idle()
+        assert bench.ended == [0, 1, 2]
+
+    await with_bench(1, use)
+
+
 async def test_waking_without_work_does_no_harm() -> None:
     async def use(bench: Bench) -> None:
         for _ in range(5):

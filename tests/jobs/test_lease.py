@@ -202,6 +202,19 @@ async def test_a_confirmation_that_is_read_after_the_lease_was_used_up_does_not_
         await until(lambda: other.leases)
 
 
+async def test_a_confirmation_that_was_overtaken_takes_nothing_back() -> None:
+    async with one_desk() as (built, desk):
+        await in_hand(built, desk)
+        desk.link.delay_out = 2.5
+        await until(lambda: desk.extended)
+        desk.link.delay_out = 0.0
+        await until(lambda: len(desk.extended) == 2)
+        # Now both are confirmed, the earlier one last.
+        await anyio.sleep(1.0)
+        assert not desk.link.outstanding
+        assert desk.lease.trusted_until == desk.extended[1] + 0.9 * ACK_WAIT
+
+
 async def test_many_extensions_leave_nothing_behind() -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
@@ -357,6 +370,15 @@ async def test_a_loss_names_what_stood_in_the_way() -> None:
         desk.link.cut()
         await until(lambda: desk.lost)
         assert "cut by the test" in desk.lost[0].why
+
+
+async def test_a_loss_is_noticed_when_the_lease_is_used_up_and_not_at_the_next_look() -> None:
+    async with one_desk() as (built, desk):
+        desk.link.delay_in = 0.3
+        await in_hand(built, desk)
+        desk.link.cut()
+        await until(lambda: desk.lost)
+        assert desk.lost[0].at == pytest.approx(desk.lease.trusted_until, abs=ROUNDING)
 
 
 @pytest.mark.parametrize("seconds", [0.95 * ACK_WAIT, 1.5 * ACK_WAIT, 10 * ACK_WAIT])
@@ -664,6 +686,43 @@ async def test_who_announces_an_earlier_delivery_than_ours_is_answered() -> None
         desk.book.claimed(desk.lease.delivery.sequence, 2)
         assert desk.in_doubt_about == [desk.lease]
         assert not desk.lost
+
+
+@pytest.mark.parametrize("answer", [ACK, nak_answer(5)])
+async def test_who_has_answered_claims_nothing_any_more(answer: bytes) -> None:
+    async with one_desk() as (built, desk):
+        await in_hand(built, desk)
+        desk.lease.delivery.attempt = 3
+        desk.link.lose_replies = 1
+        assert desk.book.settle(desk.lease, answer)
+        desk.book.claimed(desk.lease.delivery.sequence, 2)
+        assert not desk.in_doubt_about
+        assert not desk.book.doubt()
+
+
+async def test_who_held_a_job_before_a_broken_link_learns_from_the_later_holder() -> None:
+    """It announces what it holds as soon as it has a link, and is answered."""
+    async with two_desks() as (built, desk, other):
+        await in_hand(built, desk)
+        claims = [
+            Claims(each.connection, "S", "C", claimed=each.book.claimed, doubt=each.book.doubt)
+            for each in (desk, other)
+        ]
+        desk.link.cut()
+        other.pull()
+        built.server.messages[1].deadline = 0.0
+        built.server._look_at(built.server.messages[1])
+        await until(lambda: other.leases)
+        claims[1].announce(other.lease.delivery)
+        await anyio.sleep(0.1)
+        assert desk.book.is_held(desk.lease)
+        desk.link.mend()
+        await anyio.sleep(0.1)
+        assert other.in_doubt_about == [other.lease]
+        claims[1].announce(other.lease.delivery)
+        await anyio.sleep(0.1)
+        assert [told.lease for told in desk.lost] == [desk.lease]
+        assert not other.lost
 
 
 async def test_of_two_deliveries_that_a_forgetful_server_counts_alike_one_is_given_up() -> None:

@@ -32,6 +32,8 @@ class Pulls:
         return batch
 
     def withdraw(self) -> None:
+        # What was sent before has arrived by then.
+        self._desk.link.server.catch_up()
         self._desk.link.server.drop_requests(self._desk.link)
 
     def suspect(self, error: NatsJobsError) -> None:
@@ -41,7 +43,7 @@ class Pulls:
 class Setting:
     """An intake on a desk, with time that is moved by hand."""
 
-    def __init__(self, concurrency: int = 5, batch: int | None = None) -> None:
+    def __init__(self, concurrency: int = 5, batch: int | None = None, demand: Demand | None = None) -> None:
         self.clock = VirtualClock(100.0)
         self.office = Office(self.clock, ACK_WAIT)
         self.desk = self.office.desk(start=False)
@@ -52,7 +54,7 @@ class Setting:
         self.pulled: list[int] = []
         self.pulls = Pulls(self.desk)
         self.intake = Intake(
-            Demand(concurrency, batch),
+            demand or Demand(concurrency, batch),
             self.desk.book,
             self.clock,
             busy=lambda: self.busy,
@@ -171,6 +173,15 @@ def test_closing_hands_back_at_once_what_has_not_started() -> None:
     setting.office.check()
 
 
+def test_what_is_handed_back_does_not_come_here_again() -> None:
+    setting = Setting(concurrency=5).filled(3)
+    assert setting.pulls.outstanding == 2
+    setting.intake.close()
+    setting.settle_down()
+    assert setting.sent() == [(1, b"-NAK"), (2, b"-NAK"), (3, b"-NAK")]
+    assert len(setting.office.deliveries()) == 3
+
+
 def test_what_still_comes_after_closing_is_handed_back_at_once() -> None:
     setting = Setting()
     setting.intake.refill()
@@ -248,6 +259,21 @@ def test_what_waited_for_a_third_is_handed_back_and_not_performed() -> None:
     setting.intake.close()
     assert len(setting.sent()) == 2
     setting.office.check()
+
+
+def test_after_something_waited_for_a_third_nothing_is_asked_for_in_advance() -> None:
+    demand = Demand(5, None)
+    setting = Setting(concurrency=5, demand=demand).filled(1)
+    for number in range(10):
+        for _ in range(10):
+            demand.completed()
+
+        demand.batch(setting.clock() + 0.01 * number, 5, 0, 0)
+
+    assert demand.missing(5, 0) > 0
+    setting.pass_time(0.4 * ACK_WAIT)
+    assert setting.sent() == [(1, b"-NAK")]
+    assert demand.missing(5, 0) == 0
 
 
 def test_what_the_user_asked_to_hoard_is_kept() -> None:

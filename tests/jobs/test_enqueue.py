@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -23,8 +24,10 @@ from nats_jobs.errors import (
     PublishRefused,
     UsageError,
 )
+from nats_jobs.jetstream import _publish
 from nats_jobs.server import run_server
-from support.jobs import in_stream, until, until_empty
+from nats_jobs.wire import connect
+from support.jobs import LIMIT, in_stream, until, until_empty
 
 pytestmark = pytest.mark.anyio
 
@@ -281,7 +284,10 @@ async def test_without_a_stream_an_enqueue_fails_when_its_time_is_up(url: str, n
         with pytest.raises(EnqueueFailed, match="2 of 2") as many:
             await p.enqueue_many(name, [1, 2])
 
-        assert [type(error) for error in many.value.failures.values()] == [NotConfirmed] * 2
+        failures = many.value.failures
+        assert {position: type(error) for position, error in failures.items()} == dict.fromkeys(
+            range(2), NotConfirmed
+        )
 
 
 async def test_a_stream_that_is_made_meanwhile_still_gets_the_job(url: str, name: str) -> None:
@@ -293,6 +299,40 @@ async def test_a_stream_that_is_made_meanwhile_still_gets_the_job(url: str, name
         group.start_soon(enqueue)
         await until(lambda: p.connection.statistics().messages_in)
         await p.js.add_stream(StreamConfig(name=name))
+
+
+@pytest.mark.parametrize("first", [None, 10008, 10023, 10158, 10163, 10167])
+async def test_what_may_pass_is_repeated_under_the_same_id(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch, first: int | None
+) -> None:
+    """Silence, or an error of a server that is busy with itself. Here somebody else answers in the place of a stream."""
+    monkeypatch.setattr(_publish, "_ONE_TRY", 0.2)
+    tries = Counter[str]()
+    async with (
+        job_processor(url, enqueue_timeout=LIMIT) as p,
+        connect(url) as outside,
+        outside.subscribe(name) as messages,
+        anyio.create_task_group() as group,
+    ):
+        await outside.flush()
+
+        async def answer() -> None:
+            async for message in messages:
+                id = message.headers["Nats-Msg-Id"]
+                tries[id] += 1
+                if tries[id] > 1:
+                    await message.respond(b'{"stream":"S","seq":7}')
+                elif first is not None:
+                    await message.respond(b'{"error":{"code":503,"err_code":%d}}' % first)
+
+        group.start_soon(answer)
+        with anyio.fail_after(LIMIT / 2):
+            stored = [await p.enqueue(name, 1), *await p.enqueue_many(name, [2, 3])]
+
+        assert stored == [Enqueued("S", 7, duplicate=False)] * 3
+        group.cancel_scope.cancel("the test is over")
+
+    assert list(tries.values()) == [2, 2, 2]
 
 
 async def test_a_full_stream_refuses_at_once(url: str, name: str) -> None:
@@ -354,6 +394,30 @@ async def test_many_are_stored_in_their_order_and_answered_in_it(url: str, name:
             (await stored(p, name, sequence)).headers["Nats-Msg-Id"] for sequence in (1, 2, 256, 257, 5000)
         }
         assert len(ids) == 5
+
+
+@pytest.mark.parametrize(
+    ("bound", "most"), [("_IN_FLIGHT", 10), ("_BYTES_IN_FLIGHT", 10_000)], ids=["count", "bytes"]
+)
+async def test_only_so_many_are_unanswered_at_a_time_and_they_do_not_go_one_by_one(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+) -> None:
+    monkeypatch.setattr(_publish, bound, most)
+    async with producer(url, name) as p:
+        ask = p.connection.ask
+        unanswered: list[int] = []
+
+        def counted(*args: Any) -> str:
+            reply_subject = ask(*args)
+            unanswered.append(len(p.connection._requests))
+            return reply_subject
+
+        monkeypatch.setattr(p.connection, "ask", counted)
+        await p.enqueue_many(name, [bytes(1000)] * 100)
+
+    assert len(unanswered) == 100
+    assert max(unanswered) == 10
+    assert unanswered.count(1) <= 50
 
 
 async def test_none_at_all_is_fine(url: str, name: str) -> None:
@@ -455,3 +519,4 @@ async def test_cancelling_an_enqueue_ends_it(url: str, name: str) -> None:
                 await enqueue()
 
             assert scope.cancelled_caught
+            assert not len(p.connection._requests)

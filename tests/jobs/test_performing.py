@@ -543,6 +543,41 @@ async def test_a_delayed_job_waits_for_its_time(url: str, name: str) -> None:
     assert started[0] < at <= started[1] + timedelta(milliseconds=5)
 
 
+@pytest.mark.parametrize("text", ["soon", "", "2999-01-01", "2999-01-01T00:00:00"])
+async def test_a_time_that_cannot_be_read_is_not_waited_for(url: str, name: str, text: str) -> None:
+    """Without a time zone it is no time."""
+
+    @job(name)
+    async def work(job: Job[int]) -> None:
+        pass
+
+    async with job_processor(url) as p:
+        handle = await p.start(work)
+        await p.enqueue(work, 1, headers={"Nats-Jobs-Not-Before": text})
+        await until_empty(p.js, name)
+        await p.stop()
+
+    assert handle.statistics().completed == 1
+
+
+async def test_a_delayed_job_has_all_its_attempts(url: str, name: str) -> None:
+    """The delivery that was only for waiting is none of them."""
+    performed = list[int]()
+
+    @job(name, num_attempts=2, backoff=0)
+    async def fail(job: Job[int]) -> None:
+        performed.append(job.attempt)
+        raise ValueError("again")
+
+    async with job_processor(url) as p:
+        await p.start(fail)
+        await p.enqueue(fail, 1, delay=0.3)
+        await until_empty(p.js, name)
+        await p.stop()
+
+    assert performed == [2, 3]
+
+
 async def test_a_definition_can_be_stopped_and_started_again(url: str, name: str) -> None:
     got: list[int] = []
 

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from nats.js.api import ConsumerConfig
 
-from nats_jobs import CancelReason, Job, JobDef, Reject, Snooze, job, job_processor
+from nats_jobs import CancelReason, Job, JobDef, Reject, Snooze, dead_letters, job, job_processor
 from nats_jobs.errors import ConsumerGone, JobCutShort, JobTimeout
 from nats_jobs.events import Complete, DeadLettered, Error, Interrupted, LeaseLost, Stop
 from support.jobs import Seen, in_stream, until, until_empty
@@ -116,6 +116,46 @@ async def test_a_job_that_is_stopped_goes_back_and_loses_no_attempt(
         await p.stop()
 
     assert performed == [2]
+
+
+async def test_a_job_that_is_stopped_on_its_last_delivery_becomes_a_dead_letter(url: str, name: str) -> None:
+    """It would stay in its stream, and nobody would ever get it."""
+    config = ConsumerConfig(max_deliver=1)
+    defn = JobDef[Any](stream=name, perform=sleep_on, num_attempts=1, consumer_config=config)
+    async with job_processor(url) as p:
+        handle = await p.start(defn)
+        await p.enqueue(defn, 1)
+        await until(lambda: handle.running)
+        await p.stop(grace=0)
+        assert await in_stream(p.js, name) == 0
+        assert [letter.reason async for letter in dead_letters.browse(p, stream=name)] == ["interrupted"]
+
+    assert handle.statistics().dead_lettered == 1
+
+
+async def test_the_first_reason_for_which_a_job_is_cut_short_counts(url: str, name: str) -> None:
+    """A stop does not turn an attempt that took too long into one that was only interrupted."""
+    seen = Seen()
+    stopped = anyio.Event()
+
+    @job(name, timeout=0.1, num_attempts=1)
+    async def outlast(job: Job[Any]) -> None:
+        with job.shield():
+            await stopped.wait()
+
+    async with job_processor(url, on_event=seen) as p:
+        handle = await p.start(outlast)
+        await p.enqueue(outlast, 1)
+        await until(lambda: handle.running)
+        [running] = handle.running
+        await until(lambda: running.reason is CancelReason.TIMEOUT)
+        p.stop_soon(grace=0)
+        await anyio.sleep(0.1)
+        assert running.reason is CancelReason.TIMEOUT
+        stopped.set()
+
+    assert not seen.of(Interrupted)
+    assert [event.reason for event in seen.of(DeadLettered)] == ["exhausted"]
 
 
 @pytest.mark.parametrize("handler", IGNORANT)
@@ -369,6 +409,32 @@ async def test_a_handler_that_blocks_the_event_loop_past_its_lease_is_not_settle
 
     assert attempts == [1, 2]
     assert len(seen.of(LeaseLost)) == 1
+    assert [event.attempt for event in seen.of(Complete)] == [2]
+
+
+@pytest.mark.parametrize("error", [ValueError("too late"), Reject("too late")])
+async def test_what_a_handler_raises_after_its_lease_is_used_up_counts_for_nothing(
+    url: str, name: str, error: Exception
+) -> None:
+    """Another worker has the job by now: it must not be parked, nor said to have failed."""
+    seen = Seen()
+
+    @job(name, num_attempts=1, consumer_config=ConsumerConfig(ack_wait=1.0))
+    async def block(job: Job[None]) -> None:
+        if job.attempt == 1:
+            time.sleep(1.5)  # noqa: ASYNC251
+            raise error
+
+    async with job_processor(url, on_event=seen) as p:
+        handle = await p.start(block)
+        await p.enqueue(block, None)
+        await until_empty(p.js, name)
+        assert await dead_letters.count(p, stream=name) == 0
+        await p.stop()
+
+    assert handle.statistics().failed == 0
+    assert len(seen.of(LeaseLost)) == 1
+    assert not seen.of(Error)
     assert [event.attempt for event in seen.of(Complete)] == [2]
 
 

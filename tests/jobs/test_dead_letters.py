@@ -12,13 +12,16 @@ import pytest
 from nats.js.api import RetentionPolicy, StreamConfig
 
 from nats_jobs import Job, JobDef, JobProcessor, Reject, dead_letters, job_processor
-from nats_jobs.dead_letters import Header, Round
+from nats_jobs.dead_letters import Header, Round, _redrive
+from nats_jobs.dead_letters._fitting import publish_fitting
 from nats_jobs.dead_letters._history import read_history, write_history
 from nats_jobs.errors import PublishRefused, ServerRefused, SetupFailed, UsageError
+from nats_jobs.events import DeadLettered, Receive
+from nats_jobs.jobs import _dead_letters, _settle
 from nats_jobs.server import run_server
 from nats_jobs.wire import connect
 from support.dying_worker import MAX_DELIVER, definition, dying_worker
-from support.jobs import LIMIT, in_stream, until, until_empty
+from support.jobs import LIMIT, Seen, in_stream, until, until_empty
 from support.letters import hopeless, letters_of, park_jobs, pull_one, work_off
 
 pytestmark = pytest.mark.anyio
@@ -202,6 +205,26 @@ async def test_redriving_after_a_crash_before_the_removal_does_not_make_a_second
             assert (await dead_letters.redrive(p, letter.sequence)).duplicate
             assert await in_stream(p.js, name) == 1
             assert await letters_of(p, name) == []
+
+
+async def test_redriving_that_is_cancelled_after_the_job_is_stored_removes_the_letter(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled_then(*args: Any, **options: Any) -> Any:
+        ack = await publish_fitting(*args, **options)
+        scope.cancel()
+        return ack
+
+    await park_jobs(url, hopeless(name), ["x"])
+    monkeypatch.setattr(_redrive, "publish_fitting", cancelled_then)
+    async with job_processor(url) as p:
+        [letter] = await letters_of(p, name)
+        with anyio.CancelScope() as scope:
+            await dead_letters.redrive(p, letter.sequence)
+
+        assert scope.cancel_called
+        assert await in_stream(p.js, name) == 1
+        assert await letters_of(p, name) == []
 
 
 async def test_two_who_redrive_the_same_letter_make_one_job(url: str, name: str) -> None:
@@ -406,6 +429,25 @@ async def test_parking_a_delivery_twice_stores_one_letter(url: str, name: str) -
         assert await dead_letters.count(p, stream=name) == 1
 
 
+async def test_parking_a_later_delivery_of_the_same_job_stores_no_second_letter(url: str, name: str) -> None:
+    """Whoever parked it first has died before it could end the original."""
+    await park_jobs(url, hopeless(name), [])
+    async with job_processor(url) as p:
+        await p.js.delete_consumer(name, f"{name}Consumer")
+        await p.enqueue(name, "x")
+        for attempt in (1, 2):
+            delivery = await pull_one(p, name)
+            assert delivery.attempt == attempt
+            await dead_letters.park(p.connection, delivery, "rejected", Reject("no"))
+            await delivery.nak()
+
+        [letter] = await letters_of(p, name)
+        assert letter.attempts == 1
+        stored = await p.js.get_msg(dead_letters.STREAM, letter.sequence)
+        assert stored.headers is not None
+        assert stored.headers["Nats-Msg-Id"] == f"{name}:{delivery.sequence}"
+
+
 async def test_a_stream_made_anew_does_not_hide_the_letters_of_its_jobs(url: str, name: str) -> None:
     """Its sequences begin at 1 again, while the ids of its first life are still remembered."""
     async with job_processor(url) as p:
@@ -553,6 +595,85 @@ async def test_a_stream_of_dead_letters_deleted_while_we_work_is_made_again() ->
         await until_empty(p.js, "JOBS")
         assert [letter.payload() for letter in await letters_of(p, "JOBS")] == ["x"]
         await p.stop()
+
+
+async def test_a_job_that_cannot_be_parked_is_kept_and_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_settle, "_PARK_AGAIN", 0.1)
+    seen = Seen()
+    full: Any = {**dead_letters.stream_config(), "discard": "new", "max_msgs": 1}
+    async with run_server() as server, job_processor(server.url, on_event=seen) as p:
+        await p.js.add_stream(StreamConfig(**full))
+        await p.js.publish("dead_letters.OTHERS.x", b"")
+        defn = hopeless("JOBS")
+        await p.start(defn)
+        await p.enqueue(defn, "x")
+        await until(lambda: any(event.attempt > 2 for event in seen.of(Receive)))
+        assert await in_stream(p.js, "JOBS") == 1
+        assert not seen.of(DeadLettered)
+        await dead_letters.purge(p)
+        await until_empty(p.js, "JOBS")
+        assert [letter.payload() for letter in await letters_of(p, "JOBS")] == ["x"]
+        await p.stop()
+
+
+async def test_a_job_whose_parking_takes_too_long_is_kept(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*args: Any) -> None:
+        await anyio.sleep_forever()
+
+    seen = Seen()
+    monkeypatch.setattr(_settle, "_PARK_LIMIT", 0.1)
+    monkeypatch.setattr(_settle, "_PARK_AGAIN", 0.1)
+    async with job_processor(url, on_event=seen) as p:
+        defn = hopeless(name)
+        await p.start(defn)
+        with monkeypatch.context() as patched:
+            patched.setattr(_dead_letters, "park", never)
+            await p.enqueue(defn, "x")
+            await until(lambda: any(event.attempt > 1 for event in seen.of(Receive)))
+
+        await until_empty(p.js, name)
+        assert [letter.payload() for letter in await letters_of(p, name)] == ["x"]
+        await p.stop()
+
+
+async def test_a_job_that_is_being_parked_when_all_is_cancelled_is_parked_to_the_end(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a job that was rejected would be performed once more."""
+    parking, cancelled = anyio.Event(), anyio.Event()
+    park = dead_letters.park
+
+    async def slowly(*args: Any) -> None:
+        parking.set()
+        await cancelled.wait()
+        await park(*args)
+
+    monkeypatch.setattr(_dead_letters, "park", slowly)
+    seen = Seen()
+    defn = hopeless(name)
+
+    async def work() -> None:
+        with scope:
+            async with job_processor(url, on_event=seen) as p:
+                await p.start(defn)
+                await p.enqueue(defn, "x")
+
+    scope = anyio.CancelScope()
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        with anyio.fail_after(LIMIT):
+            await parking.wait()
+
+        scope.cancel()
+        await anyio.sleep(0.1)
+        cancelled.set()
+
+    assert len(seen.of(DeadLettered)) == 1
+    async with job_processor(url) as p:
+        assert await in_stream(p.js, name) == 0
+        assert [letter.payload() for letter in await letters_of(p, name)] == ["x"]
 
 
 async def test_a_stream_of_dead_letters_with_settings_of_the_operator_is_used_as_it_is() -> None:

@@ -12,7 +12,7 @@ from nats.js.client import JetStreamContext
 
 from nats_jobs._clock import running_clock
 from nats_jobs.jetstream import Delivery, Puller
-from nats_jobs.wire import Connection
+from nats_jobs.wire import Connection, Msg
 from support.fake_link import FakeLink, FakeServer
 from support.virtual_time import anyio_backend as anyio_backend, pause
 
@@ -166,4 +166,15 @@ async def test_between_a_refusal_and_the_new_beginning_nothing_is_asked_for() ->
         at.server.catch_up()
         at.link.read()
         assert at.puller.pull(1) == 0
+        assert len(at.begun) == 1
+
+
+async def test_what_is_said_about_requests_that_were_taken_back_is_no_matter() -> None:
+    async with counter() as at:
+        at.puller.pull(1)
+        await anyio.sleep(1)
+        at.puller.withdraw()
+        status = Msg(at.puller._inbox, 0, "", b"NATS/1.0 409 Consumer Deleted\r\n\r\n", b"")
+        at.link.arrive(at.link.epoch, status)
+        await anyio.sleep(1)
         assert len(at.begun) == 1

@@ -512,8 +512,10 @@ async def test_after_its_time_an_enqueue_without_a_server_fails() -> None:
             await p.enqueue("BACK", 1)
 
 
-async def test_cancelling_an_enqueue_ends_it(url: str, name: str) -> None:
-    async with job_processor(url) as p:
+@pytest.mark.parametrize("mute", [False, True])
+async def test_cancelling_an_enqueue_ends_it_and_leaves_nothing(url: str, name: str, mute: bool) -> None:
+    """Between two tries, and during one: a subscriber hides that there is no stream."""
+    async with job_processor(url) as p, p.connection.subscribe(name if mute else f"{name}.others"):
         for enqueue in (lambda: p.enqueue(name, 1), lambda: p.enqueue_many(name, [1, 2])):
             with anyio.move_on_after(0.05) as scope:
                 await enqueue()

@@ -159,6 +159,27 @@ async def test_an_error_in_the_block_comes_out_as_it_is(url: str) -> None:
             raise ZeroDivisionError("mine")
 
 
+async def test_a_request_that_is_unanswered_when_the_connection_is_left_fails_at_once(
+    url: str, name: str
+) -> None:
+    failures: list[Exception] = []
+
+    async def ask(nc: Connection) -> None:
+        try:
+            await nc.request(name, timeout=10 * LIMIT)
+        except NatsJobsError as error:
+            failures.append(error)
+
+    with anyio.fail_after(LIMIT):
+        async with connect(url) as other, other.subscribe(name), anyio.create_task_group() as group:
+            await other.flush()
+            async with connect(url) as nc:
+                group.start_soon(ask, nc)
+                await until(lambda: len(nc._requests))
+
+    assert [type(error) for error in failures] == [ConnectionLost]
+
+
 async def test_those_who_clean_up_while_cancelled_still_have_the_link(url: str, name: str) -> None:
     async with connect(url) as other, other.subscribe(name) as messages:
         await other.flush()

@@ -13,7 +13,7 @@ from anyio.lowlevel import checkpoint
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from nats_jobs import CancelReason, Job, JobDef, JobProcessor, Reject, dead_letters, job_processor
-from nats_jobs.events import Complete, DeadLettered, LeaseLost
+from nats_jobs.events import Complete, DeadLettered, LeaseLost, Receive, Stop
 from nats_jobs.jetstream import Delivery
 from nats_jobs.jobs import _janitor
 from nats_jobs.server import run_server
@@ -233,6 +233,45 @@ async def test_what_cannot_be_parked_is_tried_again(
             await until_empty(p.js, "JOBS")
             assert [letter.payload() for letter in await letters_of(p, "JOBS")] == ["x"]
             await p.stop()
+
+
+async def test_a_stop_while_a_job_is_being_removed_begins_nothing_new(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The removal is waited for; until then a request at the server would go on bringing jobs."""
+    removing, release = anyio.Event(), anyio.Event()
+    remove = dead_letters.Stranded.remove
+
+    async def slowly(*args: Any) -> bool:
+        removing.set()
+        await release.wait()
+        return await remove(*args)
+
+    monkeypatch.setattr(dead_letters.Stranded, "remove", slowly)
+    seen = Seen()
+    defn = definition(name, ack_wait=LONG)
+    await park_jobs(url, defn, [])
+    async with job_processor(url, on_event=seen) as p:
+        async with first_in_line(p, name) as delivery:
+            handle = await p.start(defn)
+            await p.enqueue(defn, "lost")
+            await delivery()
+            await tell(p, name, 1)
+            with anyio.fail_after(LIMIT):
+                await removing.wait()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(handle.stop)
+            await seen.wait_for(Stop)
+            await anyio.wait_all_tasks_blocked()
+            await p.enqueue(defn, "next")
+            await p.connection.flush()
+            await anyio.sleep(0.1)
+            assert not seen.of(Receive)
+            release.set()
+
+        assert await in_stream(p.js, name) == 1
+        assert [letter.payload() for letter in await letters_of(p, name)] == ["lost"]
 
 
 @pytest.mark.parametrize(

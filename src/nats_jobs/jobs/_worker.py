@@ -225,6 +225,8 @@ class Worker(Generic[T]):
                     await intake.start(self._pull, puller)
                     task_status.started()
                     await self._stop_asked.wait()
+                    # At once: ending the janitor may take a while, and requests that stand until then bring jobs.
+                    self._intake.close()
                     self._janitor.close()
                     intake.cancel_scope.cancel(CancelReason.STOP.text)
         finally:

@@ -13,6 +13,7 @@ from nats.js.api import RetentionPolicy, StreamConfig
 
 from nats_jobs import Job, JobDef, JobProcessor, Reject, dead_letters, job_processor
 from nats_jobs.dead_letters import Header, Round, _redrive
+from nats_jobs.dead_letters._box import Box
 from nats_jobs.dead_letters._fitting import publish_fitting
 from nats_jobs.dead_letters._history import read_history, write_history
 from nats_jobs.errors import PublishRefused, ServerRefused, SetupFailed, UsageError
@@ -215,8 +216,15 @@ async def test_redriving_that_is_cancelled_after_the_job_is_stored_removes_the_l
         scope.cancel()
         return ack
 
+    remove = Box.remove
+
+    async def remove_later(*args: Any) -> bool:
+        await anyio.sleep(0.05)
+        return await remove(*args)
+
     await park_jobs(url, hopeless(name), ["x"])
     monkeypatch.setattr(_redrive, "publish_fitting", cancelled_then)
+    monkeypatch.setattr(Box, "remove", remove_later)
     async with job_processor(url) as p:
         [letter] = await letters_of(p, name)
         with anyio.CancelScope() as scope:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -122,6 +123,29 @@ async def test_waiting_ends_with_the_last_request_however_it_ends() -> None:
         requests.refuse("b", PermissionDenied("b", "no"))
 
     assert order == ["all answered"] * 2
+
+
+LAST: dict[str, Callable[[Requests, str], None]] = {
+    "answered": lambda requests, reply: requests.deliver(Msg(reply, 1, "", b"", b"")),
+    "forgotten": lambda requests, reply: requests.forget(reply),
+    "refused": lambda requests, reply: requests.refuse("a", PermissionDenied("a", "no")),
+    "refused for its reply subject": lambda requests, reply: requests.refuse_reply(
+        reply, PermissionDenied("a", "no")
+    ),
+    "without a link": lambda requests, reply: requests.fail_all(ConnectionLost("server", "cut")),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", LAST)
+async def test_waiting_ends_however_the_last_request_ends(how: str) -> None:
+    requests = Requests("_INBOX")
+    reply = requests.open("a", lambda reply: None)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            group.start_soon(requests.wait_all_answered)
+            await anyio.wait_all_tasks_blocked()
+            LAST[how](requests, reply)
 
 
 def test_an_error_that_many_got_is_raised_as_a_copy_for_each() -> None:

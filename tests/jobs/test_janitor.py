@@ -13,9 +13,10 @@ from anyio.lowlevel import checkpoint
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from nats_jobs import CancelReason, Job, JobDef, JobProcessor, Reject, dead_letters, job_processor
+from nats_jobs.errors import NoResponders
 from nats_jobs.events import Complete, DeadLettered, LeaseLost, Receive, Stop
 from nats_jobs.jetstream import Delivery
-from nats_jobs.jobs import _janitor
+from nats_jobs.jobs import _dead_letters, _janitor
 from nats_jobs.server import run_server
 from support.jobs import LIMIT, Seen, in_stream, until, until_empty
 from support.letters import letters_of, park_jobs
@@ -98,7 +99,15 @@ async def test_a_job_whose_last_delivery_is_lost_becomes_a_dead_letter(
     assert (event.reason, event.sequence, event.attempt, event.id) == ("crash-loop", 1, max_deliver, "job-7")
 
 
-async def test_of_several_workers_one_acts(url: str, name: str) -> None:
+async def test_of_several_workers_one_acts(url: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    find = dead_letters.Stranded.find
+
+    async def noted(connection: Any, stream: str, consumer: str, sequence: int, attempt: int) -> Any:
+        looked_at.append(sequence)
+        return await find(connection, stream, consumer, sequence, attempt)
+
+    monkeypatch.setattr(dead_letters.Stranded, "find", noted)
     seen = Seen()
     defn = definition(name)
     await park_jobs(url, defn, [])
@@ -118,6 +127,35 @@ async def test_of_several_workers_one_acts(url: str, name: str) -> None:
             await each.stop()
 
     assert sorted(event.sequence for event in seen.of(DeadLettered)) == [1, 2, 3, 4, 5]
+    assert sorted(looked_at) == [1, 2, 3, 4, 5]
+
+
+async def test_who_finds_a_job_removed_by_somebody_else_does_not_count_it(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[bool] = []
+    remove = dead_letters.Stranded.remove
+
+    async def after_another(job: dead_letters.Stranded, connection: Any) -> bool:
+        removed.append(await remove(job, connection))
+        removed.append(await remove(job, connection))
+        return removed[-1]
+
+    monkeypatch.setattr(dead_letters.Stranded, "remove", after_another)
+    seen = Seen()
+    defn = definition(name, ack_wait=LONG)
+    await park_jobs(url, defn, [])
+    async with job_processor(url, on_event=seen) as p, first_in_line(p, name) as delivery:
+        handle = await p.start(defn)
+        await p.enqueue(defn, "lost")
+        await delivery()
+        await tell(p, name, 1)
+        await until(lambda: len(removed) == 2)
+        await p.stop()
+
+    assert removed == [True, False]
+    assert handle.statistics().dead_lettered == 0
+    assert not seen.of(DeadLettered)
 
 
 async def test_a_late_ack_wins(url: str, name: str) -> None:
@@ -235,6 +273,33 @@ async def test_what_cannot_be_parked_is_tried_again(
             await p.stop()
 
 
+async def test_one_that_cannot_be_ended_does_not_hold_up_the_others(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    park = dead_letters.park
+
+    async def all_but_the_first(connection: Any, job: Any, *args: Any) -> None:
+        if job.sequence == 1:
+            raise NoResponders("dead_letters")
+
+        await park(connection, job, *args)
+
+    monkeypatch.setattr(_janitor, "_AGAIN", 0.05)
+    monkeypatch.setattr(_dead_letters, "park", all_but_the_first)
+    defn = definition(name, ack_wait=LONG)
+    await park_jobs(url, defn, [])
+    async with job_processor(url) as p, first_in_line(p, name, 2) as delivery:
+        await p.start(defn)
+        await p.enqueue_many(defn, ["first", "second"])
+        for sequence in (1, 2):
+            await delivery()
+            await tell(p, name, sequence)
+
+        await until(lambda: only_one_left(p, name))
+        assert [letter.payload() for letter in await letters_of(p, name)] == ["second"]
+        await p.stop()
+
+
 async def test_a_stop_while_a_job_is_being_removed_begins_nothing_new(
     url: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,8 +397,8 @@ async def test_strange_advisories_are_ignored(url: str, name: str) -> None:
         await p.stop()
 
 
-async def only_one_left(p: JobProcessor) -> bool:
-    return await in_stream(p.js, "JOBS") == 1
+async def only_one_left(p: JobProcessor, stream: str = "JOBS") -> bool:
+    return await in_stream(p.js, stream) == 1
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:

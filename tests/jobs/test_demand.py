@@ -55,6 +55,15 @@ def test_jobs_slower_than_a_message_travels_are_never_asked_for_in_advance(
         assert ask(demand, now, busy=concurrency - 1) == 1
 
 
+def test_while_enough_is_under_way_a_few_free_slots_wait_for_more() -> None:
+    """One request for many jobs, and not one for each."""
+    demand = Demand(100, None)
+    assert ask(demand, 0.0, busy=80, outstanding=10) == 0
+    assert ask(demand, 0.0, busy=80, waiting=10) == 0
+    assert ask(demand, 0.0, busy=90) == 10
+    assert ask(demand, 0.0, busy=60, outstanding=10) == 30
+
+
 @given(st.integers(2, 300))
 def test_small_jobs_are_asked_for_in_advance(concurrency: int) -> None:
     demand = Demand(concurrency, None)

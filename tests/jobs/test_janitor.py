@@ -300,6 +300,59 @@ async def test_one_that_cannot_be_ended_does_not_hold_up_the_others(
         await p.stop()
 
 
+async def test_what_is_parked_is_not_parked_again_when_its_removal_fails(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server recognizes a second letter for a while only."""
+    parked: list[int] = []
+    removals = 0
+    park, remove = dead_letters.park, dead_letters.Stranded.remove
+
+    async def noted(connection: Any, job: Any, *args: Any) -> None:
+        parked.append(job.sequence)
+        await park(connection, job, *args)
+
+    async def fail_first(job: dead_letters.Stranded, connection: Any) -> bool:
+        nonlocal removals
+        removals += 1
+        if removals == 1:
+            raise NoResponders("STREAM.MSG.DELETE")
+
+        return await remove(job, connection)
+
+    monkeypatch.setattr(_janitor, "_AGAIN", 0.05)
+    monkeypatch.setattr(_dead_letters, "park", noted)
+    monkeypatch.setattr(dead_letters.Stranded, "remove", fail_first)
+    defn = definition(name, ack_wait=LONG)
+    await park_jobs(url, defn, [])
+    async with job_processor(url) as p, first_in_line(p, name) as delivery:
+        await p.start(defn)
+        await p.enqueue(defn, "x")
+        await delivery()
+        await tell(p, name, 1)
+        await until_empty(p.js, name)
+        await p.stop()
+
+    assert removals == 2
+    assert parked == [1]
+
+
+async def test_more_than_can_be_kept_in_mind_is_said_to_stay(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_janitor, "_MOST_WAITING", 0)
+    defn = definition(name, ack_wait=LONG)
+    await park_jobs(url, defn, [])
+    async with job_processor(url) as p, first_in_line(p, name) as delivery:
+        await p.start(defn)
+        await p.enqueue(defn, "x")
+        await delivery()
+        await tell(p, name, 1)
+        await until(lambda: "too many of them" in caplog.text)
+        assert await in_stream(p.js, name) == 1
+        await p.stop()
+
+
 async def test_a_stop_while_a_job_is_being_removed_begins_nothing_new(
     url: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

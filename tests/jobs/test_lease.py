@@ -372,6 +372,18 @@ async def test_a_loss_names_what_stood_in_the_way() -> None:
         assert "cut by the test" in desk.lost[0].why
 
 
+async def test_a_loss_does_not_name_what_was_overcome_before() -> None:
+    async with one_desk() as (built, desk):
+        await in_hand(built, desk)
+        built.server.has_leader = False
+        await until(lambda: desk.refusals)
+        built.server.has_leader = True
+        await anyio.sleep(ACK_WAIT)
+        desk.link.swallow = True
+        await until(lambda: desk.lost)
+        assert desk.lost[0].why.endswith("the event loop or the process was held up")
+
+
 async def test_a_loss_is_noticed_when_the_lease_is_used_up_and_not_at_the_next_look() -> None:
     async with one_desk() as (built, desk):
         desk.link.delay_in = 0.3

@@ -1,4 +1,4 @@
-"""Room in the outbox: who waits for it is not left waiting when nothing more will be sent."""
+"""The outbox: in which pieces it sends, and that who waits for room is not left waiting when nothing more will be sent."""
 
 from __future__ import annotations
 
@@ -18,6 +18,30 @@ def full_outbox() -> Outbox:
     outbox = Outbox(cast(ByteStream, None), 10)
     assert outbox.write(bytes(11))
     return outbox
+
+
+async def test_much_is_sent_in_pieces_and_little_as_one() -> None:
+    """A slow peer is noticed by the clock of one send."""
+    sent: list[int] = []
+
+    class Sink:
+        async def send(self, item: bytes) -> None:
+            sent.append(len(item))
+
+    outbox = Outbox(cast(ByteStream, Sink()), 10**9)
+    async with anyio.create_task_group() as group:
+        group.start_soon(outbox.run)
+        for size in (1, 2, 5 * 1024 * 1024 // 2):
+            outbox.write(bytes(size))
+
+        await anyio.sleep(1)
+        assert len(sent) == 3
+        assert max(sent) <= 1024 * 1024
+        outbox.write(b"a")
+        outbox.write(b"b")
+        await anyio.sleep(1)
+        assert sent[3:] == [2]
+        group.cancel_scope.cancel("the test is over")
 
 
 async def test_who_waits_for_room_is_woken_when_the_outbox_is_closed() -> None:

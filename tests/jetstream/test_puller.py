@@ -178,3 +178,12 @@ async def test_what_is_said_about_requests_that_were_taken_back_is_no_matter() -
         at.link.arrive(at.link.epoch, status)
         await anyio.sleep(1)
         assert len(at.begun) == 1
+
+
+async def test_closing_waits_for_what_is_under_way() -> None:
+    async with counter() as at:
+        at.link.delay_in = 0.5
+        at.puller.pull(1)
+        at.publish()
+        await at.puller.close()
+        assert len(at.got) == 1

@@ -272,7 +272,7 @@ class Worker(Generic[T]):
         if not self.stopping:
             self.stopping = True
             self._stop_asked.set()
-            self._setup_scope.cancel(CancelReason.STOP.value)
+            self._setup_scope.cancel(CancelReason.STOP.text)
             if self._standing:
                 self._report.worker(Stop, grace=ends - anyio.current_time(), running=len(self.running))
 

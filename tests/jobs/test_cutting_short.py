@@ -232,6 +232,16 @@ async def test_a_second_stop_can_only_shorten_the_grace(url: str, name: str) -> 
                 await p.stop(grace=0)
 
 
+async def test_a_later_stop_cannot_prolong_the_grace(url: str, name: str) -> None:
+    async with job_processor(url) as p:
+        handle = await p.start(JobDef[Any](stream=name, perform=sleep_on))
+        await p.enqueue(name, 1)
+        await until(lambda: handle.running)
+        p.stop_soon(grace=0.1)
+        with anyio.fail_after(20):
+            await p.stop(grace=3600)
+
+
 async def test_the_scope_around_a_processor_cancels_its_jobs_and_hands_them_back(url: str, name: str) -> None:
     seen = Seen()
     defn = JobDef[Any](stream=name, perform=sleep_on, concurrency=3)
@@ -490,6 +500,28 @@ async def test_a_consumer_that_is_deleted_ends_the_processor_with_an_error(url: 
             await until(pulled)
             await p.js.delete_consumer(name, f"{name}Consumer")
             await anyio.sleep_forever()
+
+
+async def test_a_job_whose_consumer_is_deleted_has_lost_its_lease(url: str, name: str) -> None:
+    """It is nobody's any more: a worker that stops for another reason would hand it back."""
+    told: list[CancelReason | None] = []
+
+    @job(name, concurrency=2)
+    async def work(job: Job[int]) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            told.append(job.reason)
+
+    with pytest.raises(ConsumerGone, match=name), anyio.fail_after(30):
+        async with job_processor(url) as p:
+            handle = await p.start(work)
+            await p.enqueue(work, 1)
+            await until(lambda: handle.running)
+            await p.js.delete_consumer(name, f"{name}Consumer")
+            await anyio.sleep_forever()
+
+    assert told == [CancelReason.LEASE_LOST]
 
 
 async def test_a_stream_that_is_deleted_ends_the_processor_with_an_error(url: str, name: str) -> None:

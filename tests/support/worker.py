@@ -113,7 +113,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ack-wait", type=float, default=10.0)
     parser.add_argument("--num-attempts", type=int, default=5)
     parser.add_argument("--backoff", type=float, default=1.0)
-    parser.add_argument("--replicas", type=int, default=1)
+    # Only when given: a worker that says how many replicas it wants changes a stream that has more.
+    parser.add_argument("--replicas", type=int)
     parser.add_argument("--ping-interval", type=float, default=10.0)
     parser.add_argument("--wall-clock", type=Path, help="a file that says by how much the time of day is off")
     return parser.parse_args()
@@ -161,7 +162,7 @@ async def main(options: argparse.Namespace) -> None:
         num_attempts=options.num_attempts,
         backoff=options.backoff,
         codec=codecs.JSON,
-        stream_config=StreamConfig(num_replicas=options.replicas),
+        stream_config=StreamConfig(num_replicas=options.replicas) if options.replicas else None,
         consumer_config=ConsumerConfig(ack_wait=options.ack_wait),
     )
     while not await work(options, defn):

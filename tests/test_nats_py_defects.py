@@ -1,4 +1,4 @@
-"""The defects of nats-py that must not come back here (NATS.md 7), and the tests that hold each of them off.
+"""The defects of nats-py that must not come back here, and the tests that hold each of them off.
 
 Of 17 the half that is about keys is not here: key-value is nats-py's own on our connection, and no part of this
 library uses it.

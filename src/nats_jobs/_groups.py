@@ -13,10 +13,13 @@ __all__ = ("outliving_group", "sole_exception", "text_of", "unwrapped")
 
 def sole_exception(error: BaseException) -> BaseException | None:
     """Return the only exception inside nested groups; None when there are several."""
-    while isinstance(error, BaseExceptionGroup):
-        if len(error.exceptions) != 1:
-            return None
+    inner = _innermost(error)
+    return None if isinstance(inner, BaseExceptionGroup) else inner
 
+
+def _innermost(error: BaseException) -> BaseException:
+    """Return what is inside of groups that have only one: an exception, or a group of several."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
 
     return error
@@ -41,10 +44,7 @@ def unwrapped() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        inner = group
-        while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
-            inner = inner.exceptions[0]
-
+        inner = _innermost(group)
         if inner is group:
             raise
 

@@ -185,7 +185,6 @@ class Worker(Generic[T]):
                 await self._wind_down(slots)
             finally:
                 # What is left in the group waits for work that will not come.
-                self._intake.close()
                 self._janitor.close()
                 self._claims.close()
 

@@ -13,7 +13,8 @@ nats-py on uvloop, "trio" with nats-py on asyncio.
 | subscribe | messages of 128 bytes taken with `async for`, sent by a process that does nothing else |
 | request | requests, one at a time, answered by a second connection of the same kind in the same process |
 | requests | the same, 64 under way |
-| pull + ack | JetStream messages pulled and acked; ours has the server confirm every ack, nats-py's `ack` does not wait |
+| pull + ack | JetStream messages pulled 256 at a time and acked without confirmation: `fetch` and `ack` of nats-py, a request for messages and `respond` on ours |
+| pull + confirmed ack | ours has the server confirm every ack, many under way; nats-py does the same work as in the line before |
 """
 
 from __future__ import annotations
@@ -45,11 +46,12 @@ from nats_jobs.server import run_server
 from nats_jobs.wire import Reply, answer_of, connect
 
 COUNTS = {
-    "publish": 200_000,
+    "publish": 500_000,
     "subscribe": 200_000,
     "request": 3_000,
     "requests": 20_000,
-    "pull + ack": 30_000,
+    "pull + ack": 60_000,
+    "pull + confirmed ack": 60_000,
 }
 BACKENDS = ("asyncio", "uvloop", "trio")
 DATA = bytes(128)
@@ -124,6 +126,23 @@ async def our_requests(url: str, count: int) -> float:
 
 
 async def our_pull(url: str, count: int) -> float:
+    def ask() -> Awaitable[None]:
+        return nc.publish("$JS.API.CONSUMER.MSG.NEXT.BENCH.bench", b'{"batch":%d}' % BATCH, messages.subject)
+
+    async with connect(url) as nc, nc.subscribe(nc.new_inbox()) as messages:
+        began = time.perf_counter()
+        await ask()
+        for taken in range(count):
+            message = await messages.receive()
+            await message.respond(b"+ACK")
+            if taken % BATCH == BATCH // 2:
+                await ask()
+
+        await nc.flush(60)
+        return time.perf_counter() - began
+
+
+async def our_confirmed_pull(url: str, count: int) -> float:
     async with connect(url) as nc:
         took: list[float] = []
         left = count
@@ -254,11 +273,13 @@ WORKS: dict[tuple[str, str], Work] = {
     ("ours", "request"): our_request,
     ("ours", "requests"): our_requests,
     ("ours", "pull + ack"): our_pull,
+    ("ours", "pull + confirmed ack"): our_confirmed_pull,
     ("nats-py", "publish"): their_publish,
     ("nats-py", "subscribe"): their_subscribe,
     ("nats-py", "request"): their_request,
     ("nats-py", "requests"): their_requests,
     ("nats-py", "pull + ack"): their_pull,
+    ("nats-py", "pull + confirmed ack"): their_pull,
 }
 
 
@@ -308,7 +329,7 @@ async def fill(url: str, count: int) -> None:
 
 def measure(who: str, backend: str, work: str, url: str, count: int) -> float:
     """Do one work in a process of its own; return how many a second."""
-    if work == "pull + ack":
+    if work.startswith("pull"):
         anyio.run(fill, url, count)
 
     order = [sys.executable, __file__, "--run", who, backend, work, "--url", url, "--count", str(count)]

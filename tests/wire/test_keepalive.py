@@ -167,7 +167,7 @@ async def test_a_slow_peer_that_takes_piece_after_piece_is_not_stuck() -> None:
         group.start_soon(repeat, INTERVAL / 5, lambda: it.peer.say(b"PING\r\n"))
         await anyio.sleep(1)
         for _ in range(6):
-            it.link.write(bytes(MEGABYTE))
+            it.link.publish(b"PUB a ", bytes(MEGABYTE))
 
         with anyio.move_on_after(100 * INTERVAL):
             while it.peer.taken < 6 * MEGABYTE and not it.owner.broke:

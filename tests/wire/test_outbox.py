@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 def full_outbox() -> Outbox:
     outbox = Outbox(cast(ByteStream, None), 10)
-    assert outbox.write(bytes(11))
+    assert outbox.publish(b"PUB a ", bytes(11))
     return outbox
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ("PING", "PONG", "connect", "publish", "subscribe", "unsubscribe")
+__all__ = ("END", "PING", "PONG", "connect", "message_line", "subscribe", "unsubscribe")
 
+END = b"\r\n"
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
 
@@ -15,13 +16,10 @@ def connect(fields: dict[str, Any]) -> bytes:
     return b"CONNECT " + json.dumps(fields, separators=(",", ":")).encode() + b"\r\n"
 
 
-def publish(subject: bytes, reply: bytes, header_block: bytes, data: bytes) -> bytes:
-    """Write PUB, or HPUB when there is a header block."""
-    if header_block:
-        size = len(header_block)
-        return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, size, size + len(data), header_block, data)
-
-    return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(data), data)
+def message_line(subject: str, reply: str = "", *, headers: bool = False) -> bytes:
+    """Write the line of a message, up to its sizes."""
+    operation = "HPUB" if headers else "PUB"
+    return f"{operation} {subject} {reply} ".encode("utf-8", "surrogateescape")
 
 
 def subscribe(subject: str, queue: str, sid: int) -> bytes:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from ..errors import ConnectionLost, NatsJobsError, RequestTimeout
+from ._commands import message_line
 from ._messages import HeaderInput, Msg, encode_headers
 from ._options import Options
 from ._plumbing import Plumbing
@@ -17,8 +18,8 @@ from ._subjects import (
     check_line,
     check_publish_subject,
     check_queue,
+    check_reply,
     check_subscribe_subject,
-    encoded,
     publishable,
 )
 from ._subscription import Subscription
@@ -47,7 +48,7 @@ class Connection(Plumbing):
         """Return the counts so far."""
         return Statistics(
             messages_in=self._interests.messages_in,
-            messages_out=self._messages_out,
+            messages_out=self._uplink.messages_out,
             bytes_in=self._uplink.bytes_in,
             bytes_out=self._uplink.bytes_out,
             reconnects=self._uplink.reconnects,
@@ -68,7 +69,7 @@ class Connection(Plumbing):
         """Send a message, at most once: it is gone when the link breaks before it left.
 
         Waits while the link is down (at most `timeout` seconds), and while more than `pending_size` bytes
-        are queued. Besides, it gives way to other tasks for every 64 KiB that it queues, and not for each
+        are queued. Besides, it gives way to other tasks for every 128 KiB that it queues, and not for each
         message: so a loop of publishing shares the event loop, and is cancelled there. Cancelling it means
         that nothing was sent, or the whole message.
 
@@ -77,14 +78,15 @@ class Connection(Plumbing):
             ConnectionLost: there was no link for `timeout` seconds; nothing was sent.
             ConnectionClosed, ConnectFailed: the connection has ended.
         """
-        target = publishable(subject)
-        if reply:
-            check_publish_subject(reply)
-            check_line(subject, reply)
+        line = publishable(subject)
+        block = b""
+        if reply or headers:
+            check_reply(subject, reply)
+            block = encode_headers(headers) if headers else b""
+            line = message_line(subject, reply, headers=bool(block))
 
-        block = encode_headers(headers) if headers else b""
         link = self._uplink.link or await self._uplink.wait_for(timeout)
-        if self._put(link, target, encoded(reply) if reply else b"", block, data):
+        if link.publish(line, data, block):
             await link.give_way()
 
     # Asking...

@@ -18,9 +18,10 @@ import anyio
 from anyio.abc import TaskGroup
 
 from .._clock import running_clock
-from ..errors import ConnectionLost, ProtocolError
+from ..errors import ConnectionLost, ProtocolError, ServerRefused
 from . import _commands
 from ._handshake import Greeted
+from ._info import limit_in
 from ._messages import Msg
 from ._options import Options
 from ._outbox import Outbox
@@ -70,7 +71,6 @@ class Link:
     def __init__(self, greeted: Greeted, options: Options, pulse: Pulse, owner: LinkOwner) -> None:
         self.server = greeted.server
         self.greeting = greeted.info
-        self.takes_headers = bool(greeted.info.get("headers"))
         self.leaving = anyio.Event()
         self.bytes_in = 0
         self.round_trip: float | None = None
@@ -83,8 +83,14 @@ class Link:
         self._owner = owner
         self._clock = running_clock()
         self._outbox = Outbox(greeted.stream, options.pending_size)
+        if not greeted.info.get("headers"):
+            # It would close the connection without a word (seen on 2.15).
+            self._outbox.refuses_headers = ServerRefused(
+                str(self.server), "it takes no headers (no_header_support)"
+            )
+
         # Straight there: they are on the way of every message.
-        self.write = self._outbox.write
+        self.publish = self._outbox.publish
         self.give_way = self._outbox.give_way
         self._owed: deque[_Owed] = deque()
         self._heard = True
@@ -95,12 +101,20 @@ class Link:
     def bytes_out(self) -> int:
         return self._outbox.bytes_out
 
+    @property
+    def messages_out(self) -> int:
+        return self._outbox.messages_out
+
     # Sending...
+
+    def obey(self, info: dict[str, Any]) -> None:
+        """Send no more at a time than the server takes by its INFO."""
+        self._outbox.max_payload = limit_in(info)
 
     def ping(self, on_pong: OnPong = _nobody) -> None:
         """Ask for a PONG. `on_pong` is called once: with None when it came, with an error when the link broke."""
         self._owed.append(_Owed(on_pong, 0, self._clock()))
-        self.write(_commands.PING)
+        self._outbox.write(_commands.PING)
 
     async def flushed(self) -> None:
         """Wait until the server has taken everything that was sent before, or the link has broken."""
@@ -115,10 +129,10 @@ class Link:
 
     def subscribe(self, subject: str, queue: str, sid: int) -> None:
         self._owed.append(_Owed(_nobody, sid, self._clock()))
-        self.write(_commands.subscribe(subject, queue, sid) + _commands.PING)
+        self._outbox.write(_commands.subscribe(subject, queue, sid) + _commands.PING)
 
     def unsubscribe(self, sid: int) -> None:
-        self.write(_commands.unsubscribe(sid))
+        self._outbox.write(_commands.unsubscribe(sid))
 
     @property
     def subscribing(self) -> int:

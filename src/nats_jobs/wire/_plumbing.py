@@ -10,14 +10,14 @@ from typing import Any
 
 from anyio.abc import TaskStatus
 
-from ..errors import NatsJobsError, PayloadTooLarge, ServerRefused, UsageError
-from . import _commands
+from ..errors import NatsJobsError
+from ._commands import message_line
+from ._info import limit_in
 from ._interests import Interest, Interests, ignore, nothing
-from ._link import Link
 from ._messages import Msg
 from ._options import Options
 from ._requests import OnReply, Requests
-from ._subjects import encoded, unique_token
+from ._subjects import unique_token
 from ._uplink import Uplink
 from ._watcher import LinkWatcher
 
@@ -34,7 +34,6 @@ class Plumbing:
             Interest(self._requests.subject, "", self._requests.deliver, self._requests.bar)
         )
         self._uplink = Uplink(urls, options, watcher, self._interests, self._requests)
-        self._messages_out = 0
 
     # What there is to know...
 
@@ -51,7 +50,7 @@ class Plumbing:
     @property
     def max_payload(self) -> int:
         """Most bytes of headers and payload together that the server takes."""
-        return self._uplink.max_payload
+        return limit_in(self._uplink.info)
 
     @property
     def reconnects(self) -> int:
@@ -81,25 +80,7 @@ class Plumbing:
             ConnectionLost: there is no link now. Nothing was queued.
             PayloadTooLarge, ServerRefused: nothing was queued, and never can be.
         """
-        self._put(self._uplink.require(), encoded(subject), encoded(reply), block, data)
-
-    def _put(self, link: Link, subject: bytes, reply: bytes, block: bytes, data: bytes) -> bool:
-        size = len(block) + len(data)
-        if size > self._uplink.max_payload:
-            shown = subject.decode("utf-8", "surrogateescape")
-            raise PayloadTooLarge(shown, size, self._uplink.max_payload)
-
-        if block and not link.takes_headers:
-            # It would close the connection without a word (seen on 2.15).
-            raise ServerRefused(str(link.server), "it takes no headers (no_header_support)")
-
-        try:
-            frame = _commands.publish(subject, reply, block, data)
-        except TypeError:
-            raise UsageError(f"data is {data!r:.80}; bytes are needed") from None
-
-        self._messages_out += 1
-        return link.write(frame)
+        self._uplink.require().publish(message_line(subject, reply, headers=bool(block)), data, block)
 
     def ask(self, subject: str, data: bytes, on_reply: OnReply, block: bytes = b"") -> str:
         """Queue a request and return its reply subject at once. The subject is not checked.
@@ -114,7 +95,7 @@ class Plumbing:
         link = self._uplink.require()
         reply = self._requests.open(subject, on_reply)
         try:
-            self._put(link, encoded(subject), encoded(reply), block, data)
+            link.publish(message_line(subject, reply, headers=bool(block)), data, block)
         except NatsJobsError:
             self._requests.forget(reply)
             raise

@@ -9,13 +9,14 @@ from functools import lru_cache
 from nats.nuid import NUID
 
 from ..errors import BadSubject
+from ._commands import message_line
 
 __all__ = (
     "check_line",
     "check_publish_subject",
     "check_queue",
+    "check_reply",
     "check_subscribe_subject",
-    "encoded",
     "publishable",
     "unique_token",
 )
@@ -54,12 +55,8 @@ def check_publish_subject(subject: str) -> str:
 
 @lru_cache(maxsize=1024)
 def publishable(subject: str) -> bytes:
-    """Return `subject` as it goes over the wire, checked as `check_publish_subject` does."""
-    return encoded(check_publish_subject(subject))
-
-
-def encoded(subject: str) -> bytes:
-    return subject.encode("utf-8", "surrogateescape")
+    """Return the line of a message to `subject`, checked as `check_publish_subject` does."""
+    return message_line(check_publish_subject(subject))
 
 
 @lru_cache(maxsize=1024)
@@ -86,6 +83,17 @@ def check_queue(queue: str) -> str:
 
     _check_text(queue)
     return queue
+
+
+def check_reply(subject: str, reply: str) -> None:
+    """Refuse what cannot be the reply subject of a message to `subject`; it may be empty.
+
+    Raises:
+        BadSubject: as `check_publish_subject`, or both together are too long for a line.
+    """
+    if reply:
+        check_publish_subject(reply)
+        check_line(subject, reply)
 
 
 def check_line(subject: str, companion: str) -> None:

@@ -20,7 +20,7 @@ from anyio.abc import TaskStatus
 from ..errors import ConnectionClosed, ConnectionLost, NatsJobsError
 from ._complaints import Complaints
 from ._dial import dial
-from ._info import limit_in, updated
+from ._info import updated
 from ._interests import Interests
 from ._link import Link
 from ._options import Options
@@ -48,7 +48,6 @@ class Uplink:
     ) -> None:
         self.link: Link | None = None
         self.info: dict[str, Any] = {}
-        self.max_payload = limit_in({})
         self.reconnects = 0
         self.pulse = Pulse(watcher.loop_held)
         self._pool = ServerPool(urls, options)
@@ -61,7 +60,7 @@ class Uplink:
         self._successor: Link | None = None
         self._linked = anyio.Event()
         self.closed: Exception | None = None
-        self._bytes_in = self._bytes_out = 0
+        self._bytes_in = self._bytes_out = self._messages_out = 0
         self._round_trip: float | None = None
 
     @property
@@ -71,6 +70,10 @@ class Uplink:
     @property
     def bytes_out(self) -> int:
         return self._bytes_out + (self.link.bytes_out if self.link else 0)
+
+    @property
+    def messages_out(self) -> int:
+        return self._messages_out + (self.link.messages_out if self.link else 0)
 
     @property
     def round_trip(self) -> float | None:
@@ -197,7 +200,7 @@ class Uplink:
         self.info = {}
         self._requests.admit()
         self.pulse.restart()
-        self._learn(link.greeting)
+        self._learn(link, link.greeting)
         self._pool.discover(link.greeting.get("connect_urls"), link.server)
         self._interests.move_in(link)
         self._linked.set()
@@ -209,13 +212,17 @@ class Uplink:
             self.link = None
             self._linked = anyio.Event()
 
-        self._bytes_in += link.bytes_in
-        self._bytes_out += link.bytes_out
-        if link.round_trip is not None:
-            self._round_trip = link.round_trip
-
+        self._sum_up(link)
         self._requests.fail_all(ConnectionLost(str(link.server), why))
         self._watcher.link_down(str(link.server), why)
+
+    def _sum_up(self, link: Link) -> None:
+        """Keep what a link has counted."""
+        self._bytes_in += link.bytes_in
+        self._bytes_out += link.bytes_out
+        self._messages_out += link.messages_out
+        if link.round_trip is not None:
+            self._round_trip = link.round_trip
 
     def _end(self, error: Exception) -> None:
         """Nothing can come any more: everybody who waits is told why."""
@@ -225,8 +232,7 @@ class Uplink:
         self.closed = error
         if self.link is not None:
             link, self.link = self.link, None
-            self._bytes_in += link.bytes_in
-            self._bytes_out += link.bytes_out
+            self._sum_up(link)
             self._requests.fail_all(ConnectionLost(str(link.server), "closed on this side"))
             link.fail_pings("closed on this side")
 
@@ -237,7 +243,7 @@ class Uplink:
 
     def take_info(self, link: Link, fields: dict[str, Any]) -> None:
         """Follow what the server says of itself and its cluster (INFO of the client protocol, ADR-40)."""
-        self._learn(fields)
+        self._learn(link, fields)
         self._pool.discover(fields.get("connect_urls"), link.server)
         if self.info.get("ldm") and len(self._pool) > 1:
             link.leaving.set()
@@ -246,6 +252,6 @@ class Uplink:
         self._complaints.take(link, text)
         self._watcher.server_error(str(link.server), text)
 
-    def _learn(self, fields: dict[str, Any]) -> None:
+    def _learn(self, link: Link, fields: dict[str, Any]) -> None:
         self.info = updated(self.info, fields)
-        self.max_payload = limit_in(self.info)
+        link.obey(self.info)

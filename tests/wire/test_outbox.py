@@ -60,3 +60,28 @@ async def test_who_comes_when_the_outbox_is_closed_does_not_wait() -> None:
     outbox.close()
     with anyio.fail_after(5):
         await outbox.give_way()
+
+
+async def test_what_its_owner_may_change_is_copied_and_counted_as_a_message() -> None:
+    sent: list[bytes] = []
+
+    class Sink:
+        async def send(self, item: bytes) -> None:
+            sent.append(item)
+
+    outbox = Outbox(cast(ByteStream, Sink()), 10**9)
+    data = bytearray(b"before")
+    outbox.publish(b"PUB a ", data)  # type: ignore[arg-type]
+    outbox.write(b"PING\r\n")
+    outbox.publish(b"HPUB b ", b"z" * 2000, b"NATS/1.0\r\n\r\n")
+    outbox.write_first(b"PONG\r\n")
+    data[:] = b"behind"
+    async with anyio.create_task_group() as group:
+        group.start_soon(outbox.run)
+        await anyio.sleep(1)
+        group.cancel_scope.cancel("the test is over")
+
+    assert sent == [
+        b"PONG\r\nPUB a 6\r\nbefore\r\nPING\r\nHPUB b 12 2012\r\nNATS/1.0\r\n\r\n" + b"z" * 2000 + b"\r\n"
+    ]
+    assert outbox.messages_out == 2

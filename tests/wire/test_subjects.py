@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from nats_jobs.errors import BadSubject
 from nats_jobs.wire import check_publish_subject, check_subscribe_subject, unique_token
-from nats_jobs.wire._subjects import check_line, check_queue
+from nats_jobs.wire._subjects import check_line, check_queue, publishable
 
 tokens = st.lists(
     st.text("abcÄ$_-1>*", min_size=1, max_size=5).filter(lambda t: t not in "*>"), min_size=1, max_size=5
@@ -89,3 +89,12 @@ def test_a_forked_process_has_other_tokens_than_its_parent() -> None:
 
     assert len(text) == 44
     assert text[:22] != text[22:]
+
+
+def test_lines_of_many_subjects_do_not_pile_up() -> None:
+    for number in range(5000):
+        assert publishable[f"line.{number}"] == b"PUB line.%d " % number
+
+    assert len(publishable) <= 1024
+    with pytest.raises(BadSubject):
+        publishable["a..b"]

@@ -19,7 +19,8 @@ def connect(fields: dict[str, Any]) -> bytes:
 def message_line(subject: str, reply: str = "", *, headers: bool = False) -> bytes:
     """Write the line of a message, up to its sizes."""
     operation = "HPUB" if headers else "PUB"
-    return f"{operation} {subject} {reply} ".encode("utf-8", "surrogateescape")
+    whereto = f"{subject} {reply}" if reply else subject
+    return f"{operation} {whereto} ".encode("utf-8", "surrogateescape")
 
 
 def subscribe(subject: str, queue: str, sid: int) -> bytes:

@@ -78,7 +78,7 @@ class Connection(Plumbing):
             ConnectionLost: there was no link for `timeout` seconds; nothing was sent.
             ConnectionClosed, ConnectFailed: the connection has ended.
         """
-        line = publishable(subject)
+        line = publishable[subject]
         block = b""
         if reply or headers:
             check_reply(subject, reply)

@@ -21,6 +21,7 @@ __all__ = ("Err", "Frame", "Info", "Ok", "Parser", "Ping", "Pong")
 _MAX_LINE = 64 * 1024
 # The server's own ceiling for max_payload is 64 MiB; a length above this is a lie.
 _MAX_MESSAGE = 65 * 1024 * 1024
+_MOST_NUMBERS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,21 @@ Frame: TypeAlias = Msg | Info | Err | Ping | Pong | Ok
 _PING, _PONG, _OK = Ping(), Pong(), Ok()
 
 
+class _Numbers(dict[bytes, int]):
+    """Numbers by how they are written. The same few come again and again: each is checked when it is new."""
+
+    def __missing__(self, written: bytes) -> int:
+        # isdigit first: int() takes signs, blanks and underscores, and thousands of digits.
+        if not written.isdigit() or len(written) > 18:
+            raise ProtocolError(f"not a number: {_shown(written)}")
+
+        if len(self) >= _MOST_NUMBERS:
+            self.clear()
+
+        number = self[written] = int(written)
+        return number
+
+
 class Parser:
     """Turns the server's bytes into frames, however they were cut."""
 
@@ -60,6 +76,7 @@ class Parser:
         # A peer that drips bytes must not make us hold an object for each.
         self._kept = bytearray()
         self._needed = 0
+        self._numbers = _Numbers()
         self._failure: ProtocolError | None = None
 
     @property
@@ -85,80 +102,75 @@ class Parser:
             data = bytes(self._kept)
             self._kept.clear()
 
-        position = 0
+        position = self._needed = 0
         try:
-            while True:
-                frame, end = self._next(data, position)
-                if frame is None:
-                    break
+            while (line_end := data.find(b"\r\n", position)) >= 0:
+                words = data[position:line_end].split()
+                operation = words[0].upper() if words else b""
+                if operation == b"MSG" or operation == b"HMSG":
+                    message, end = self._message(data, words, operation == b"HMSG", line_end + 2)
+                    if message is None:
+                        self._needed = end - position
+                        break
+
+                    yield message
+                else:
+                    end = line_end + 2
+                    yield _control(operation, data[position:line_end])
 
                 position = end
-                yield frame
+            else:
+                if len(data) - position > _MAX_LINE:
+                    raise ProtocolError(f"a control line of more than {_MAX_LINE} bytes")
 
         except ProtocolError as failure:
             self._failure = failure
             raise
 
         if position < len(data):
-            self._needed = end - position if end else 0
             self._kept += data[position:] if position else data
 
-    def _next(self, data: bytes, start: int) -> tuple[Frame | None, int]:
-        """Return the frame that starts at `start` and where it ends. While it is incomplete: None, and where it
-        will end; 0 when its line is not there yet."""
-        line_end = data.find(b"\r\n", start)
-        if line_end < 0:
-            if len(data) - start > _MAX_LINE:
-                raise ProtocolError(f"a control line of more than {_MAX_LINE} bytes")
+    def _message(
+        self, data: bytes, words: list[bytes], with_headers: bool, start: int
+    ) -> tuple[Msg | None, int]:
+        """Read `MSG subject sid [reply] total` or `HMSG subject sid [reply] header total`, and what follows it.
 
-            return None, 0
+        Return it, or None while it is incomplete, and where it ends.
+        """
+        fixed = 5 if with_headers else 4
+        if not fixed <= len(words) <= fixed + 1:
+            raise ProtocolError(f"a message line with {len(words)} fields: {_shown(b' '.join(words))}")
 
-        fields = data[start:line_end].split()
-        if not fields:
-            raise ProtocolError("an empty control line")
+        numbers = self._numbers
+        total = numbers[words[-1]]
+        header = numbers[words[-2]] if with_headers else 0
+        if total > _MAX_MESSAGE:
+            raise ProtocolError(f"a length of {total} bytes")
 
-        op = fields[0]
-        if op == b"MSG" or op == b"HMSG":
-            return _message(data, fields, op == b"HMSG", line_end + 2)
+        if header > total:
+            raise ProtocolError(f"a header of {header} bytes in a message of {total}")
 
-        op = op.upper()
-        if op == b"MSG" or op == b"HMSG":
-            return _message(data, fields, op == b"HMSG", line_end + 2)
+        end = start + total
+        if len(data) < end + 2:
+            return None, end + 2
 
-        return _control(op, data[start:line_end]), line_end + 2
+        if data[end : end + 2] != b"\r\n":
+            raise ProtocolError(f"a message of {total} bytes does not end where it says")
 
-
-def _message(data: bytes, fields: list[bytes], with_headers: bool, start: int) -> tuple[Msg | None, int]:
-    """Read `MSG subject sid [reply] total` or `HMSG subject sid [reply] header total` and what follows it."""
-    fixed = 5 if with_headers else 4
-    if not fixed <= len(fields) <= fixed + 1:
-        raise ProtocolError(f"a message line with {len(fields)} fields: {_shown(b' '.join(fields))}")
-
-    total = _length(fields[-1])
-    header = _length(fields[-2]) if with_headers else 0
-    if header > total:
-        raise ProtocolError(f"a header of {header} bytes in a message of {total}")
-
-    end = start + total
-    if len(data) < end + 2:
-        return None, end + 2
-
-    if data[end : end + 2] != b"\r\n":
-        raise ProtocolError(f"a message of {total} bytes does not end where it says")
-
-    reply = fields[3].decode("utf-8", "surrogateescape") if len(fields) > fixed else ""
-    message = Msg(
-        fields[1].decode("utf-8", "surrogateescape"),
-        _number(fields[2]),
-        reply,
-        data[start : start + header] if header else b"",
-        data[start + header : end],
-    )
-    return message, end + 2
+        message = Msg(
+            words[1].decode("utf-8", "surrogateescape"),
+            numbers[words[2]],
+            words[3].decode("utf-8", "surrogateescape") if len(words) > fixed else "",
+            data[start : start + header] if header else b"",
+            data[start + header : end],
+        )
+        return message, end + 2
 
 
 def _control(op: bytes, line: bytes) -> Frame:
     match op:
+        case b"":
+            raise ProtocolError("an empty control line")
         case b"PING":
             return _PING
         case b"PONG":
@@ -183,22 +195,6 @@ def _info_fields(text: bytes) -> dict[str, Any]:
         raise ProtocolError(f"INFO is no JSON object: {_shown(text)}")
 
     return fields
-
-
-def _number(field: bytes) -> int:
-    # isdigit first: int() takes signs, blanks and underscores, and thousands of digits.
-    if not field.isdigit() or len(field) > 18:
-        raise ProtocolError(f"not a number: {_shown(field)}")
-
-    return int(field)
-
-
-def _length(field: bytes) -> int:
-    length = _number(field)
-    if length > _MAX_MESSAGE:
-        raise ProtocolError(f"a length of {length} bytes")
-
-    return length
 
 
 def _shown(text: bytes) -> str:

@@ -12,7 +12,7 @@ from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from benchmarks.ledger import payload
 from benchmarks.runs import Run
 from nats_jobs import JobProcessor
-from nats_jobs.jetstream import Publication, publish_many
+from nats_jobs.jetstream import publish_many
 
 __all__ = ("leftovers", "streams_for")
 
@@ -65,7 +65,6 @@ async def _fill(run: Run, p: JobProcessor, subject: str) -> None:
         if run.labelled:
             await p.enqueue_many(subject, [one.decode() for one in data])
         else:
-            publications = [Publication(subject, b"", one) for one in data]
-            _, failures = await publish_many(p.connection, publications, timeout=20)
+            _, failures = await publish_many(p.connection, subject, [(b"", one) for one in data], timeout=20)
             if failures:
                 raise ExceptionGroup("the stream could not be filled", list(failures.values()))

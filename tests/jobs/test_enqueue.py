@@ -24,7 +24,7 @@ from nats_jobs.errors import (
     PublishRefused,
     UsageError,
 )
-from nats_jobs.jetstream import _publish
+from nats_jobs.jetstream import _publish, _publish_many
 from nats_jobs.server import run_server
 from nats_jobs.wire import connect
 from support.jobs import LIMIT, in_stream, until, until_empty
@@ -306,7 +306,7 @@ async def test_what_may_pass_is_repeated_under_the_same_id(
     url: str, name: str, monkeypatch: pytest.MonkeyPatch, first: int | None
 ) -> None:
     """Silence, or an error of a server that is busy with itself. Here somebody else answers in the place of a stream."""
-    monkeypatch.setattr(_publish, "_ONE_TRY", 0.2)
+    monkeypatch.setattr(_publish, "ONE_TRY", 0.2)
     tries = Counter[str]()
     async with (
         job_processor(url, enqueue_timeout=LIMIT) as p,
@@ -402,7 +402,7 @@ async def test_many_are_stored_in_their_order_and_answered_in_it(url: str, name:
 async def test_only_so_many_are_unanswered_at_a_time_and_they_do_not_go_one_by_one(
     url: str, name: str, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
-    monkeypatch.setattr(_publish, bound, most)
+    monkeypatch.setattr(_publish_many, bound, most)
     async with producer(url, name) as p:
         ask = p.connection.ask
         unanswered: list[int] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import PayloadTooLarge, PublishRefused
-from ..jetstream import Enqueued, Publication, publish
+from ..jetstream import Enqueued, publish
 from ..wire import Connection, Headers, encode_headers
 from ._stream import Header
 
@@ -42,15 +42,15 @@ async def publish_fitting(
     timeout: float,
 ) -> Enqueued:
     """Publish with the first of `ours` that is not too much. Raises as `publish` does."""
-    *larger, smallest = (Publication(subject, _block(some, theirs), data) for some in (*ours, {}))
-    for publication in larger:
+    *larger, smallest = (_block(some, theirs) for some in (*ours, {}))
+    for block in larger:
         try:
-            return await publish(connection, publication, timeout=timeout)
+            return await publish(connection, subject, block, data, timeout=timeout)
         except (PayloadTooLarge, PublishRefused) as error:
             if isinstance(error, PublishRefused) and error.err_code not in _TOO_LARGE:
                 raise
 
-    return await publish(connection, smallest, timeout=timeout)
+    return await publish(connection, subject, smallest, data, timeout=timeout)
 
 
 def _belongs(name: str) -> bool:

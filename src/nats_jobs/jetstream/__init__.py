@@ -4,6 +4,7 @@ from ._config import (
     ServerConfig as ServerConfig,
     explicit_fields as explicit_fields,
 )
+from ._confirmation import Enqueued as Enqueued
 from ._context import jetstream_context as jetstream_context
 from ._delivery import (
     ACK as ACK,
@@ -14,12 +15,8 @@ from ._delivery import (
     reply_error as reply_error,
     term_answer as term_answer,
 )
-from ._publish import (
-    Enqueued as Enqueued,
-    Publication as Publication,
-    publish as publish,
-    publish_many as publish_many,
-)
+from ._publish import publish as publish
+from ._publish_many import publish_many as publish_many
 from ._pull import Puller as Puller
 
 __all__ = (
@@ -27,7 +24,6 @@ __all__ = (
     "Answer",
     "Delivery",
     "Enqueued",
-    "Publication",
     "Puller",
     "ServerConfig",
     "explicit_fields",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
-from itertools import count
+from itertools import count, islice
 from typing import Any, TypeVar
 
 from ..codecs import MSGPACK, Codec
 from ..errors import EnqueueFailed, UsageError
-from ..jetstream import Enqueued, Publication, publish, publish_many
+from ..jetstream import Enqueued, publish, publish_many
 from ..wire import Connection, HeaderInput, check_publish_subject, encode_headers, unique_token
 from ._definition import JobDef
 from ._not_before import NOT_BEFORE, not_before
@@ -27,8 +27,8 @@ class Producer:
         self._connection = connection
         self._timeout = timeout
         # A unique stem, and a number: an id of its own for every job, at the price of a number.
-        self._stem = unique_token().encode()
-        self._numbers = count()
+        stem = unique_token().encode()
+        self._fresh_ids = (b"%b%x" % (stem, number) for number in count())
 
     async def enqueue(
         self,
@@ -44,10 +44,13 @@ class Producer:
         destination = _destination(_checked_target(target), subject)
         block = destination.labels(not_before(delay, at), headers)
         data = destination.codec.encode(payload)
-        publication = Publication(
-            destination.subject, block(self._fresh_id() if id is None else _encoded_id(id)), data
+        return await publish(
+            self._connection,
+            destination.subject,
+            block(next(self._fresh_ids) if id is None else _encoded_id(id)),
+            data,
+            timeout=self._timeout,
         )
-        return await publish(self._connection, publication, timeout=self._timeout)
 
     async def enqueue_many(
         self,
@@ -65,24 +68,22 @@ class Producer:
         # All are encoded before the first is sent: a bad one must not leave half of them enqueued.
         data = [*map(destination.codec.encode, payloads)]
         blocks = map(block, self._ids(ids, len(data)))
-        publications = [Publication(destination.subject, *each) for each in zip(blocks, data, strict=True)]
-        stored, failures = await publish_many(self._connection, publications, timeout=self._timeout)
+        stored, failures = await publish_many(
+            self._connection, destination.subject, zip(blocks, data, strict=True), timeout=self._timeout
+        )
         if failures:
-            raise EnqueueFailed(dict(sorted(failures.items())), len(publications))
+            raise EnqueueFailed(dict(sorted(failures.items())), len(data))
 
-        return [stored[position] for position in range(len(publications))]
+        return [stored[position] for position in range(len(data))]
 
-    def _fresh_id(self) -> bytes:
-        return b"%b%x" % (self._stem, next(self._numbers))
-
-    def _ids(self, ids: Sequence[str] | None, wanted: int) -> Iterator[bytes]:
+    def _ids(self, ids: Sequence[str] | None, wanted: int) -> Iterable[bytes]:
         if ids is None:
-            return (self._fresh_id() for _ in range(wanted))
+            return islice(self._fresh_ids, wanted)
 
         if len(ids) != wanted:
             raise UsageError(f"{wanted} payloads and {len(ids)} ids; give one id for each, or none")
 
-        return map(_encoded_id, ids)
+        return [*map(_encoded_id, ids)]
 
 
 class _Destination:

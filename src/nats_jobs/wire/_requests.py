@@ -62,7 +62,8 @@ class Requests:
         entry = self._waiting.pop(message.subject[self._skip :], None)
         if entry is not None:
             entry[1](message)
-            self._look_whether_all_answered()
+            if self._all_answered is not None:
+                self._look_whether_all_answered()
 
     def fail_all(self, error: ConnectionLost | PermissionDenied) -> None:
         """No reply can come: the link broke, and the inbox with it."""

@@ -1,0 +1,143 @@
+"""Publishing many messages at a time, every one confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ..errors import ConnectionLost, NatsJobsError, NotConfirmed, RequestTimeout
+from ..wire import Connection, Reply, answer_of
+from ._confirmation import ONE_TRY, Enqueued, is_passing, pause_after, read_confirmation
+
+__all__ = ("publish_many",)
+
+# What may be unanswered at a time: enough to keep a distant server busy, and no gigabytes.
+_IN_FLIGHT = 4096
+_BYTES_IN_FLIGHT = 4 * 1024 * 1024
+# Messages after which the link gets a turn: the server works on them while the next are made.
+_ROW = 128
+
+# Encoded headers, and data.
+_Message = tuple[bytes, bytes]
+
+
+async def publish_many(
+    connection: Connection, subject: str, messages: Iterable[_Message], *, timeout: float
+) -> tuple[dict[int, Enqueued], dict[int, Exception]]:
+    """Publish messages, many at a time, and wait for every confirmation.
+
+    Returns the confirmed and the failed ones by position. Those that had to be repeated are stored later
+    than their neighbours. Cancelling leaves open which were stored.
+
+    Args:
+        messages: for each its encoded headers, with a message id so that it can be repeated, and its data.
+        timeout: seconds that a message may be repeated after it was first tried.
+    """
+    acks: dict[int, Enqueued] = {}
+    failures: dict[int, Exception] = {}
+    todo: Iterable[tuple[int, _Message]] = enumerate(messages)
+    tries = 0
+    deadline: float | None = None
+    while True:
+        tour = _Tour(connection, subject, acks, failures)
+        await tour.run(todo)
+        if not tour.passing:
+            return acks, failures
+
+        wait = pause_after(tries)
+        tries += 1
+        deadline = deadline or anyio.current_time() + timeout
+        if anyio.current_time() + wait >= deadline:
+            for index, (_, error) in tour.passing.items():
+                failures[index] = NotConfirmed(subject, timeout, str(error))
+
+            return acks, failures
+
+        await anyio.sleep(wait)
+        todo = [(index, message) for index, (message, _) in sorted(tour.passing.items())]
+
+
+class _Tour:
+    """One try of each message, with a bounded number of them unanswered."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        subject: str,
+        acks: dict[int, Enqueued],
+        failures: dict[int, Exception],
+    ) -> None:
+        self.passing: dict[int, tuple[_Message, Exception]] = {}
+        self._connection = connection
+        self._subject = subject
+        self._acks = acks
+        self._failures = failures
+        self._unanswered: dict[int, tuple[_Message, str]] = {}
+        self._bytes = 0
+        self._goal = 0
+        self._reached = anyio.Event()
+
+    async def run(self, todo: Iterable[tuple[int, _Message]]) -> None:
+        try:
+            for sent, (index, message) in enumerate(todo, 1):
+                if len(self._unanswered) >= _IN_FLIGHT or self._bytes >= _BYTES_IN_FLIGHT:
+                    # Half: so that the frames of many messages leave in one send.
+                    await self._wait_until_unanswered(len(self._unanswered) // 2)
+
+                self._send(index, message)
+                if sent % _ROW == 0:
+                    await checkpoint()
+
+            await self._wait_until_unanswered(0)
+        finally:
+            for _, reply_subject in self._unanswered.values():
+                self._connection.forget(reply_subject)
+
+    def _send(self, index: int, message: _Message) -> None:
+        block, data = message
+        try:
+            reply_subject = self._connection.ask(self._subject, data, partial(self._on_reply, index), block)
+        except ConnectionLost as error:
+            self.passing[index] = message, error
+        except NatsJobsError as error:
+            self._failures[index] = error
+        else:
+            self._unanswered[index] = message, reply_subject
+            self._bytes += len(data)
+
+    async def _wait_until_unanswered(self, goal: int) -> None:
+        """Wait until no more than `goal` are unanswered; give up those that stay silent."""
+        while len(self._unanswered) > goal:
+            before = len(self._unanswered)
+            self._goal = goal
+            self._reached = anyio.Event()
+            with anyio.move_on_after(ONE_TRY):
+                await self._reached.wait()
+
+            if len(self._unanswered) == before:
+                self._give_up_silent()
+
+    def _give_up_silent(self) -> None:
+        for index, (message, reply_subject) in self._unanswered.items():
+            self._connection.forget(reply_subject)
+            self.passing[index] = message, RequestTimeout(self._subject, ONE_TRY)
+
+        self._unanswered.clear()
+        self._bytes = 0
+
+    def _on_reply(self, index: int, reply: Reply) -> None:
+        message, _ = self._unanswered.pop(index)
+        self._bytes -= len(message[1])
+        try:
+            self._acks[index] = read_confirmation(self._subject, answer_of(reply, self._subject))
+        except NatsJobsError as error:
+            if is_passing(error):
+                self.passing[index] = message, error
+            else:
+                self._failures[index] = error
+
+        if len(self._unanswered) <= self._goal:
+            self._reached.set()

@@ -164,13 +164,15 @@ def _enqueue(scale: Scale, backend: Backend) -> Iterable[Row]:
 
 
 def _enqueue_many(scale: Scale, backend: Backend) -> Iterable[Row]:
-    for payload, n, target in (
-        (100, scale.enqueue_many, Target(bound=4.0)),
-        (4096, scale.enqueue_many // 5, None),
-    ):
-        ours = Run(side="works", kind="enqueue_many", backend=backend, n=n, payload=payload)
-        beside = replace(ours, side="reference", backend="asyncio")
-        yield Row(what="enqueue_many, against publish_async", ours=ours, beside=beside, target=target)
+    ours = Run(side="works", kind="enqueue_many", backend=backend, n=scale.enqueue_many)
+    labelled = replace(ours, side="reference", backend="asyncio")
+    bare = replace(labelled, labelled=False)
+    large = replace(ours, n=scale.enqueue_many // 5, payload=4096)
+    bare_large = replace(bare, n=large.n, payload=large.payload)
+    what = "enqueue_many, against publish_async"
+    yield Row(what=what, ours=ours, beside=bare, target=Target(bound=4.0))
+    yield Row(what="… that sends an id and a content type, too", ours=ours, beside=labelled)
+    yield Row(what=what, ours=large, beside=bare_large)
 
 
 def _latency(scale: Scale, backend: Backend) -> Iterable[Row]:

@@ -480,9 +480,9 @@ async def test_a_reader_that_only_counts_loses_no_event_of_many_short_jobs(url: 
         pass
 
     defn = JobDef(stream=name, perform=work, concurrency=100)
-    async with job_processor(url) as p, p.events() as stream:
+    async with job_processor(url) as p, p.events() as stream, anyio.create_task_group() as group:
         await p.start(defn)
-        await p.enqueue_many(defn, range(count))
+        group.start_soon(p.enqueue_many, defn, range(count))
         completed = 0
         with anyio.fail_after(LIMIT):
             async for event in stream:

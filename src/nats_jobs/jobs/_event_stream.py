@@ -13,8 +13,6 @@ from ..events import Event
 __all__ = ("EventStream",)
 
 _BUFFER = 4096
-# More than short jobs bring in one turn of the event loop: a reader that is quick enough must not fall behind.
-_TURN = 256
 
 logger = logging.getLogger("nats_jobs")
 
@@ -27,7 +25,9 @@ class EventStream:
     """
 
     def __init__(self) -> None:
-        self._mailbox: Mailbox[Event] = Mailbox(turn=_TURN)
+        # All that is there in one turn: two hundred short jobs bring a thousand events in theirs, and a reader that is
+        # quick enough must not fall behind.
+        self._mailbox: Mailbox[Event] = Mailbox(turn=_BUFFER)
         self._missed = 0
 
     @property

@@ -18,8 +18,8 @@ from ..wire import ConnectOptions, connect
 from ._emitter import Emitter, logger
 from ._link_events import LinkEvents
 from ._processor import JobProcessor
+from ._stop import check_grace
 from ._warden import OnUnresponsive, Patience
-from ._worker import check_grace
 
 __all__ = ("job_processor",)
 

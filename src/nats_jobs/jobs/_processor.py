@@ -18,8 +18,9 @@ from ._emitter import Emitter
 from ._event_stream import EventStream
 from ._handle import JobHandle
 from ._producer import Producer
+from ._stop import check_grace
 from ._warden import Patience
-from ._worker import Worker, check_grace
+from ._worker import Worker
 
 __all__ = ("JobProcessor",)
 

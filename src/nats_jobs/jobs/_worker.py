@@ -10,20 +10,20 @@ the running jobs get their grace and are then cancelled with STOP, the settlemen
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
 
+from .. import events
 from .._clock import running_clock
 from .._groups import outliving_group
-from ..errors import ConsumerGone, NatsJobsError, UsageError
-from ..events import LeaseLost, LoopBlocked, NoAck, Pull, Start, Stop, Working
+from ..errors import ConsumerGone, NatsJobsError
+from ..events import LeaseLost, LoopBlocked, NoAck, Pull, Start, Working
 from ..jetstream import Puller, ServerConfig
 from ..wire import Connection
 from ._attempt import Attempts
@@ -39,12 +39,13 @@ from ._reporter import Reporter
 from ._settle import Counts, Settler
 from ._setup import Site, set_up
 from ._slots import Slots
+from ._stop import Stop
 from ._warden import Warden
 
 if TYPE_CHECKING:
     from ._processor import JobProcessor
 
-__all__ = ("Worker", "WorkerStatistics", "check_grace")
+__all__ = ("Worker", "WorkerStatistics")
 
 T = TypeVar("T")
 
@@ -87,14 +88,9 @@ class Worker(Generic[T]):
         self.emitter = emitter
         self.clock = running_clock()
         self.thread = get_ident()
-        self.stopping = False
         self.ended = anyio.Event()
+        self._stop = Stop(processor.stop_grace if defn.stop_grace is None else defn.stop_grace)
         self._counts = Counts()
-        self._grace = processor.stop_grace if defn.stop_grace is None else defn.stop_grace
-        self._grace_ends = math.inf
-        self._stop_asked = anyio.Event()
-        self._setup_scope = anyio.CancelScope()
-        self._grace_scope = anyio.CancelScope()
         self._standing = False
 
     @property
@@ -109,7 +105,7 @@ class Worker(Generic[T]):
             ConsumerGone, PullRefused, PermissionDenied: there is nothing to work on any more.
         """
         try:
-            if self._stop_asked.is_set() or not await self._set_up():
+            if self.stopping or not await self._set_up():
                 task_status.started()
                 return
 
@@ -132,17 +128,17 @@ class Worker(Generic[T]):
                     with anyio.move_on_after(self.site.ack_wait, shield=True):
                         await self.leases.wait_empty()
         finally:
-            self.stopping = True
+            self._stop.asked.set()
             self.ended.set()
 
     async def _set_up(self) -> bool:
         """Return False when told to stop meanwhile: nobody may be there to answer, and a stop does not wait for that."""
         # A server without JetStream says so in its greeting; else no answer is worth waiting for.
         patience = self.processor.enqueue_timeout if self.connection.server_info.get("jetstream") else 0.0
-        with self._setup_scope:
+        with self._stop.setting_up:
             self.site = await set_up(ServerConfig(self.processor.js), self.defn, patience=patience)
 
-        return not self._setup_scope.cancelled_caught
+        return not self._stop.setting_up.cancelled_caught
 
     async def _work(self, task_status: TaskStatus[None]) -> None:
         # The attempts learn of a cancellation from around by their own scopes, which say why.
@@ -223,7 +219,7 @@ class Worker(Generic[T]):
                     self._report.worker(Start, concurrency=self.defn.concurrency)
                     await intake.start(self._pull, puller)
                     task_status.started()
-                    await self._stop_asked.wait()
+                    await self._stop.asked.wait()
                     # At once: ending the janitor may take a while, and requests that stand until then bring jobs.
                     self._intake.close()
                     self._janitor.close()
@@ -242,7 +238,7 @@ class Worker(Generic[T]):
 
     async def _wind_down(self, slots: Slots[Lease]) -> None:
         """Give the running jobs their grace, then cancel them; wait until they have ended, up to a last deadline."""
-        with self._or_cut_short(), anyio.CancelScope(deadline=self._grace_ends) as self._grace_scope:
+        with self._or_cut_short(), self._stop.grace():
             await slots.wait_idle()
 
         self._cut_short()
@@ -259,24 +255,20 @@ class Worker(Generic[T]):
     # Stopping...
 
     def ask_to_stop(self, grace: float | None = None) -> None:
-        """Begin to stop; a later call can only shorten the grace.
+        """Begin to stop, or shorten the grace. Raises as `Stop.ask` does."""
+        told_before = self.stopping
+        self._stop.ask(grace)
+        if self._standing and not told_before:
+            left = self._stop.grace_ends - anyio.current_time()
+            self._report.worker(events.Stop, grace=left, running=len(self.running))
 
-        Raises:
-            UsageError: the grace is no number of seconds.
-        """
-        check_grace("grace", grace)
-        ends = anyio.current_time() + (self._grace if grace is None else grace)
-        self._grace_ends = min(self._grace_ends, ends)
-        self._grace_scope.deadline = self._grace_ends
-        if not self.stopping:
-            self.stopping = True
-            self._stop_asked.set()
-            self._setup_scope.cancel(CancelReason.STOP.text)
-            if self._standing:
-                self._report.worker(Stop, grace=ends - anyio.current_time(), running=len(self.running))
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop, or has ended."""
+        return self._stop.asked.is_set()
 
     async def wait_stopping(self) -> None:
-        await self._stop_asked.wait()
+        await self._stop.asked.wait()
 
     # What others ask and tell...
 
@@ -329,11 +321,3 @@ class Worker(Generic[T]):
     def not_confirmed(self, lease: Lease, why: str) -> None:
         answer = (lease.answer or b"").split(b" ")[0].decode().lstrip("+-").lower()
         self._report.job(NoAck, lease.delivery, settlement=answer, why=why)
-
-
-def check_grace(name: str, grace: Any) -> None:
-    """Refuse what is no number of seconds, 0 or more, and not None."""
-    if grace is not None and (
-        isinstance(grace, bool) or not isinstance(grace, int | float) or not grace >= 0
-    ):
-        raise UsageError(f"{name} is {grace!r}; seconds, 0 or more, are needed (math.inf waits for ever)")

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio import from_thread
+from nats.js.api import ConsumerConfig
 
 from nats_jobs import CancelReason, Job, JobDef, Reject, Retry, Snooze, codecs, job, job_processor
 from nats_jobs.errors import JobTimeout
@@ -611,6 +612,22 @@ async def test_leaving_the_block_waits_for_the_workers_as_a_nursery_does(url: st
         await p.enqueue_many(stop_after_three, range(3))
 
     assert sorted(done) == [0, 1, 2]
+
+
+async def test_a_stopped_worker_leaves_no_subscription(url: str, name: str) -> None:
+    @job(name, concurrency=3, consumer_config=ConsumerConfig(ack_wait=4))
+    async def work(job: Job[int]) -> None: ...
+
+    async with job_processor(url) as p:
+        before = len(p.connection._interests)
+        handle = await p.start(work)
+        await p.enqueue_many(work, range(50))
+        await until_empty(p.js, name)
+        assert len(p.connection._interests) > before
+        # Leases of 4 s are counted from moments that are no older than 0.4 s.
+        assert p.connection._uplink.pulse.period <= 4 / 20
+        await handle.stop()
+        assert len(p.connection._interests) == before
 
 
 async def test_a_stop_from_inside_a_job_lets_it_end(url: str, name: str) -> None:

@@ -58,6 +58,28 @@ async def test_a_job_that_ignores_its_timeout_is_reported_and_keeps_its_slot(url
     assert len(seen.of(NotResponding)) == 1
 
 
+async def test_a_job_that_ignores_that_its_lease_is_lost_is_reported_too(url: str, name: str) -> None:
+    """Nothing is in the books of leases any more; somebody has to look at the job all the same."""
+    seen = Seen()
+    release = anyio.Event()
+
+    @job(name, auto_extend_ack_timeout=False, consumer_config=ConsumerConfig(ack_wait=1))
+    async def stubborn(job: Job[None]) -> None:
+        if job.attempt == 1:
+            with job.shield(60):
+                await release.wait()
+
+    async with job_processor(url, on_event=seen, unresponsive_after=0.2) as p:
+        handle = await p.start(stubborn)
+        await p.enqueue(stubborn, None)
+        (report,) = await seen.wait_for(NotResponding)
+        assert report.reason == CancelReason.LEASE_LOST.value
+        assert len(handle.running) == 1
+        release.set()
+        await until_empty(p.js, name)
+        await p.stop()
+
+
 async def test_with_fail_a_job_that_does_not_respond_ends_the_processor(url: str, name: str) -> None:
     defn = JobDef[Any](
         stream=name, perform=ignore_for_ever, timeout=0.1, consumer_config=ConsumerConfig(ack_wait=2)

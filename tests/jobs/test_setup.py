@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 from typing import Any
 
@@ -346,6 +347,23 @@ async def test_asked_for_differences_that_the_server_can_change_are_changed(url:
             "max_deliver": 9,
         }.items()
     )
+
+
+async def test_what_is_changed_of_a_thing_that_others_may_share_is_logged(
+    url: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = defined(
+        name, stream_config=StreamConfig(max_msgs=10), consumer_config=ConsumerConfig(ack_wait=3)
+    )
+    after = defined(name, stream_config=StreamConfig(max_msgs=20), consumer_config=ConsumerConfig(ack_wait=4))
+    with caplog.at_level(logging.INFO, "nats_jobs"):
+        async with job_processor(url) as p:
+            await (await p.start(before)).stop()
+            assert "changed" not in caplog.text
+            await (await p.start(after)).stop()
+
+    assert f"stream {name} is being changed: max_msgs from 10 to 20" in caplog.text
+    assert f"consumer {name}Consumer is being changed: ack_wait from {3 * NS} to {4 * NS}" in caplog.text
 
 
 async def test_without_update_nothing_that_exists_is_changed(url: str, name: str) -> None:

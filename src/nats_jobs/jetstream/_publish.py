@@ -36,17 +36,13 @@ async def publish(
         PublishRefused: the server will not store it.
         PayloadTooLarge, PermissionDenied, ConnectionClosed: nothing was stored.
     """
-    deadline = anyio.current_time() + timeout
+    began = anyio.current_time()
+    left = timeout
     tries = 0
     why: NatsJobsError | None = None
     while True:
         try:
-            reply = await connection.request(
-                subject,
-                data,
-                timeout=min(ONE_TRY, max(0.0, deadline - anyio.current_time())),
-                headers=block,
-            )
+            reply = await connection.request(subject, data, timeout=min(ONE_TRY, left), headers=block)
             return read_confirmation(subject, reply)
         except (NoResponders, ConnectionLost, RequestTimeout, PublishRefused) as error:
             if not is_passing(error):
@@ -58,7 +54,8 @@ async def publish(
 
             wait = pause_after(tries)
             tries += 1
-            if anyio.current_time() + wait >= deadline:
+            left = began + timeout - anyio.current_time() - wait
+            if left <= 0:
                 raise NotConfirmed(subject, timeout, str(why)) from error
 
         await anyio.sleep(wait)

@@ -126,7 +126,11 @@ async def _set_up_stream(server: ServerConfig, defn: JobDef[Any]) -> dict[str, A
 
     asked = explicit_fields(defn.stream_config)
     changes = changes_to_stream(defn, asked, existing)
-    return await server.update_stream(merged(existing, changes)) if changes else existing
+    if not changes:
+        return existing
+
+    _announce("stream", defn.stream, existing, changes)
+    return await server.update_stream(merged(existing, changes))
 
 
 async def _set_up_dead_letters(server: ServerConfig, replicas: int) -> dict[str, Any]:
@@ -172,7 +176,16 @@ async def _set_up_consumer(server: ServerConfig, defn: JobDef[Any]) -> dict[str,
     if not changes:
         return existing
 
+    _announce("consumer", defn.consumer, existing, changes)
     return await server.update_consumer(defn.stream, merged(existing, changes))
+
+
+def _announce(kind: str, name: str, existing: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Others may share it, and would wonder."""
+    shown = ", ".join(
+        f"{field} from {existing.get(field)!r} to {value!r}" for field, value in changes.items()
+    )
+    logger.info("%s %s is being changed: %s", kind, name, shown)
 
 
 def _asked_of_consumer(defn: JobDef[Any]) -> dict[str, Any]:

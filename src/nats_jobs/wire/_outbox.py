@@ -24,8 +24,6 @@ _TURN = 128 * 1024
 # The sizes of most messages. Writing a number takes longer than all else that is done for a small message here.
 _MANY = 1024
 _SIZES = tuple(b"%d\r\n" % size for size in range(_MANY))
-
-
 # What a message has in the queue; a command has one.
 _ENTRIES = 4
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from enum import Enum
 
 import anyio
 import pytest
@@ -40,6 +41,13 @@ async def taken(nc: Connection, subject: str, count: int) -> list[Msg]:
             return [await messages.receive() for _ in range(count)]
 
 
+class Place(str, Enum):  # noqa: UP042  # the format() of a StrEnum is its text
+    """As a program names its subjects."""
+
+    WORK = "work"
+    DESK = "desk"
+
+
 async def test_messages_arrive_whole_and_in_order(nc: Connection, name: str) -> None:
     received = await taken(nc, name, 1000)
     assert [message.data for message in received] == [b"%d" % number for number in range(1000)]
@@ -66,6 +74,21 @@ async def test_headers_and_reply_subject_arrive(nc: Connection, name: str) -> No
 
     assert (first.reply, first.headers.get_all("A"), first.headers["B"]) == (f"{name}.reply", ["1", "2"], "é")
     assert (first.has_headers, second.has_headers, second.reply) == (True, False, "")
+
+
+async def test_a_member_of_an_enumeration_stands_for_its_text(nc: Connection) -> None:
+    """Whoever uses the text itself later must not be led elsewhere either."""
+    async with nc.subscribe(Place.WORK, queue=Place.DESK) as messages:
+        await nc.publish(Place.WORK, b"1", reply=Place.DESK)
+        await nc.publish(Place.WORK, b"2")
+        await nc.publish("work", b"3")
+        nc.ask(Place.WORK, b"4", lambda reply: None)
+        with anyio.fail_after(LIMIT):
+            received = [await messages.receive() for _ in range(4)]
+
+    assert [message.data for message in received] == [b"1", b"2", b"3", b"4"]
+    assert {message.subject for message in received} == {"work"}
+    assert received[0].reply == "desk"
 
 
 async def test_wildcards_match_as_the_server_says(nc: Connection, name: str) -> None:

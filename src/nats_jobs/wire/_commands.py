@@ -1,4 +1,7 @@
-"""What we say to a server, as bytes. Pure functions; the arguments are checked before they come here."""
+"""What we say to a server, as bytes. Pure functions; the arguments are checked before they come here.
+
+Lines are joined and not formatted: a member of an enumeration may be a str whose format() is its name.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ def connect(fields: dict[str, Any]) -> bytes:
 def message_line(subject: str, reply: str = "", *, headers: bool = False) -> bytes:
     """Write the line of a message, up to its sizes."""
     operation = "HPUB" if headers else "PUB"
-    whereto = f"{subject} {reply}" if reply else subject
-    return f"{operation} {whereto} ".encode("utf-8", "surrogateescape")
+    words = (operation, subject, reply, "") if reply else (operation, subject, "")
+    return " ".join(words).encode("utf-8", "surrogateescape")
 
 
 def subscribe(subject: str, queue: str, sid: int) -> bytes:
-    return f"SUB {subject} {queue} {sid}\r\n".encode("utf-8", "surrogateescape")
+    return " ".join(("SUB", subject, queue, f"{sid}\r\n")).encode("utf-8", "surrogateescape")
 
 
 def unsubscribe(sid: int) -> bytes:

@@ -62,6 +62,26 @@ async def test_who_comes_when_the_outbox_is_closed_does_not_wait() -> None:
         await outbox.give_way()
 
 
+async def test_who_publishes_on_and_on_when_it_is_closed_lets_others_have_turns() -> None:
+    """What comes next takes the link away from the publisher, and must come to its turn."""
+    outbox = full_outbox()
+    outbox.close()
+    turns: list[str] = []
+
+    async def other() -> None:
+        turns.append("other")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(other)
+        for _ in range(3):
+            assert outbox.publish(b"PUB a ", b"")
+            await outbox.give_way()
+
+        turns.append("published")
+
+    assert turns == ["other", "published"]
+
+
 async def test_what_its_owner_may_change_is_copied_and_counted_as_a_message() -> None:
     sent: list[bytes] = []
 

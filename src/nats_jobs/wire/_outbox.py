@@ -109,7 +109,8 @@ class Outbox:
 
     async def give_way(self) -> None:
         """Let others have a turn; wait while more than `pending_size` bytes are queued, unless the link breaks."""
-        if self.queued <= self._pending_size:
+        # Also when closed: who publishes in a loop would never let the others come to taking the link away.
+        if self.queued <= self._pending_size or self._closed:
             self._next_turn = min(self.queued + _TURN, self._pending_size)
             await checkpoint()
 

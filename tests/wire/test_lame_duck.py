@@ -81,6 +81,42 @@ async def test_requests_under_way_are_still_answered_while_it_moves(name: str) -
             assert nc.reconnects == 1
 
 
+async def test_the_counts_do_not_go_back_while_it_moves(name: str) -> None:
+    async with brief_server() as first, brief_server() as second:
+        urls = [first.url, second.url]
+        async with (
+            connect(first.url, **quick()) as other,
+            connect(urls, **quick(dont_randomize=True)) as nc,
+            other.subscribe(name) as requests,
+        ):
+            await other.flush()
+            for _ in range(10):
+                await nc.publish(name)
+
+            await nc.flush()
+            before = nc.statistics()
+            nc.ask(name, b"", lambda reply: None)
+            for _ in range(11):
+                await requests.receive()
+
+            announce_end(first)
+            await until(lambda: not nc.connected)
+            assert nc.reconnects == 0
+            between = nc.statistics()
+            await until(lambda: nc.connected)
+            await nc.publish(name)
+            await nc.flush()
+            after = nc.statistics()
+
+    for earlier, later in ((before, between), (between, after)):
+        assert earlier.bytes_in < later.bytes_in
+        assert earlier.bytes_out < later.bytes_out
+
+    assert before.round_trip
+    assert between.round_trip
+    assert [each.messages_out for each in (before, between, after)] == [10, 11, 12]
+
+
 async def test_a_request_that_is_not_answered_does_not_keep_it_for_ever(name: str) -> None:
     async with brief_server() as first, brief_server() as second:
         urls = [first.url, second.url]

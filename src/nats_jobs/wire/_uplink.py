@@ -58,6 +58,8 @@ class Uplink:
         self._complaints = Complaints(interests, requests)
         self.take_message = interests.deliver
         self._successor: Link | None = None
+        # Whose counts are not summed up yet: the link, also while it is being left.
+        self._counting: Link | None = None
         self._linked = anyio.Event()
         self.closed: Exception | None = None
         self._bytes_in = self._bytes_out = self._messages_out = 0
@@ -65,19 +67,20 @@ class Uplink:
 
     @property
     def bytes_in(self) -> int:
-        return self._bytes_in + (self.link.bytes_in if self.link else 0)
+        return self._bytes_in + (self._counting.bytes_in if self._counting else 0)
 
     @property
     def bytes_out(self) -> int:
-        return self._bytes_out + (self.link.bytes_out if self.link else 0)
+        return self._bytes_out + (self._counting.bytes_out if self._counting else 0)
 
     @property
     def messages_out(self) -> int:
-        return self._messages_out + (self.link.messages_out if self.link else 0)
+        return self._messages_out + (self._counting.messages_out if self._counting else 0)
 
     @property
     def round_trip(self) -> float | None:
-        return self._round_trip if self.link is None or self.link.round_trip is None else self.link.round_trip
+        link = self._counting
+        return self._round_trip if link is None or link.round_trip is None else link.round_trip
 
     def require(self) -> Link:
         """Return the link.
@@ -196,7 +199,7 @@ class Uplink:
     # What happens to the link...
 
     def _up(self, link: Link) -> None:
-        self.link = link
+        self.link = self._counting = link
         self.info = {}
         self._requests.admit()
         self.pulse.restart()
@@ -212,12 +215,16 @@ class Uplink:
             self.link = None
             self._linked = anyio.Event()
 
-        self._sum_up(link)
+        self._sum_up()
         self._requests.fail_all(ConnectionLost(str(link.server), why))
         self._watcher.link_down(str(link.server), why)
 
-    def _sum_up(self, link: Link) -> None:
-        """Keep what a link has counted."""
+    def _sum_up(self) -> None:
+        """Keep what the link has counted."""
+        link, self._counting = self._counting, None
+        if link is None:
+            return
+
         self._bytes_in += link.bytes_in
         self._bytes_out += link.bytes_out
         self._messages_out += link.messages_out
@@ -230,9 +237,9 @@ class Uplink:
             return
 
         self.closed = error
+        self._sum_up()
         if self.link is not None:
             link, self.link = self.link, None
-            self._sum_up(link)
             self._requests.fail_all(ConnectionLost(str(link.server), "closed on this side"))
             link.fail_pings("closed on this side")
 

@@ -24,9 +24,10 @@ from nats_jobs.errors import (
     PublishRefused,
     UsageError,
 )
-from nats_jobs.jetstream import _publish, _publish_many
+from nats_jobs.jetstream import _confirmation, _publish, _publish_many
+from nats_jobs.jetstream._confirmation import read_confirmation
 from nats_jobs.server import run_server
-from nats_jobs.wire import connect
+from nats_jobs.wire import Msg, connect
 from support.jobs import LIMIT, in_stream, until, until_empty
 
 pytestmark = pytest.mark.anyio
@@ -362,19 +363,95 @@ async def test_a_subject_that_belongs_to_another_stream_is_refused(url: str, nam
         assert await in_stream(p.js, name) == 0
 
 
-async def test_an_answer_of_a_subscriber_is_no_confirmation(url: str, name: str) -> None:
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"thank you",
+        b"",
+        b"[]",
+        b"[" * 100_000,
+        b'{"stream":"A"}',
+        b'{"stream":"A","seq":"1"}',
+        b'{"stream":"A","seq":null}',
+        b'{"stream":"A","seq":true}',
+        b'{"stream":"A","seq":NaN}',
+        b'{"stream":"A","seq":Infinity}',
+        b'{"stream":"A","seq":1.0}',
+        b'{"stream":"A","seq":%b}' % (b"9" * 5000),
+        b'{"stream":"A","seq":\xb2}',
+        b'{"stream":"A","seq":1]',
+        b'{"stream":1,"seq":1}',
+        b'{"seq":1,"stream":1}',
+        b'{"seq":1,"stream":2}',
+        b'{"stream":"A","seq":1,"duplicate":1}',
+        b'{"error":1}',
+        b'{"error":{"err_code":[],"description":"x"}}',
+        b'{"error":{"err_code":1,"description":[]}}',
+    ],
+    ids=lambda odd: repr(odd[:40]),
+)
+async def test_an_answer_of_a_subscriber_is_no_confirmation(url: str, name: str, odd: bytes) -> None:
+    """Nor the end of the connection, in whose reader many are read; also when the stream's own have been seen before."""
+    read_confirmation(name, answer(b'{"stream":"A","seq":1}'))
     async with (
         job_processor(url) as p,
         p.connection.subscribe(name) as subscription,
         anyio.create_task_group() as group,
     ):
 
-        async def answer() -> None:
-            await (await subscription.receive()).respond(b"thank you")
+        async def respond() -> None:
+            for _ in range(2):
+                await (await subscription.receive()).respond(odd)
 
-        group.start_soon(answer)
-        with pytest.raises(PublishRefused, match="no confirmation"):
-            await p.enqueue(name, 1)
+        group.start_soon(respond)
+        with anyio.fail_after(LIMIT):
+            with pytest.raises(PublishRefused, match="no confirmation"):
+                await p.enqueue(name, 1)
+
+            with pytest.raises(EnqueueFailed, match="no confirmation"):
+                await p.enqueue_many(name, [1])
+
+
+def answer(data: bytes) -> Msg:
+    return Msg("", 1, "", b"", data)
+
+
+@pytest.mark.parametrize(
+    ("written", "stream", "sequence", "duplicate"),
+    [
+        (b'{"stream":"A","seq":%d}', "A", 1, False),
+        (b'{"stream":"A", "seq":%d}', "A", 1, False),
+        (b'{"stream":"B","seq":%d}', "B", 1, False),
+        (b'{"stream":"A","seq":%d,"duplicate":true}', "A", 1, True),
+        (b'{"stream":"A","seq":%d,"duplicate":false}', "A", 1, False),
+        (b'{"duplicate":true,"stream":"A","seq":%d}', "A", 1, True),
+        (b'{"stream":"A","domain":"hub","seq":%d}', "A", 1, False),
+        (b'{"stream":"A","seq":%d,"domain":"hub:5"}', "A", 1, False),
+        (b'{"seq":%d,"stream":"A"}', "A", 1, False),
+        (b'{"seq":%d,"stream":"A:5"}', "A:5", 1, False),
+        (b'{"stream":"A:5","seq":%d}', "A:5", 1, False),
+        (b' { "stream" : "A" , "seq" : %d } \n', "A", 1, False),
+        (b'{"stream":"A","stream":"B","seq":%d}', "B", 1, False),
+        (b'{"stream":"A\\"","seq":%d}', 'A"', 1, False),
+    ],
+)
+def test_a_confirmation_is_read_however_it_is_written_and_often(
+    written: bytes, stream: str, sequence: int, duplicate: bool
+) -> None:
+    for times in (1, 1, 10, 10**6, 2**64 - 1):
+        read = read_confirmation("x", answer(written % (sequence * times)))
+        assert read == Enqueued(stream, sequence * times, duplicate)
+        assert type(read.duplicate) is bool
+
+
+def test_what_is_kept_of_confirmations_is_bounded() -> None:
+    for number in range(2000):
+        assert read_confirmation("x", answer(b'{"stream":"S%d","seq":7}' % number)).stream == f"S{number}"
+        assert len(_confirmation._streams) <= 256
+
+    long = "x" * 100_000
+    assert read_confirmation("x", answer(b'{"stream":"%b","seq":7}' % long.encode())).stream == long
+    assert max(map(len, _confirmation._streams)) < 2000
 
 
 # Many...

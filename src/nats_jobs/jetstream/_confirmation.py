@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ..backoff import jittered
 from ..errors import ConnectionLost, NoResponders, PublishRefused, RequestTimeout
 from ..wire import Msg
 
 __all__ = ("ONE_TRY", "Enqueued", "is_passing", "pause_after", "read_confirmation")
+
+T = TypeVar("T")
 
 # What a leader election, an overload, or a copy of the same message under way answer: worth repeating.
 _PASSING_CODES = frozenset((10008, 10023, 10158, 10163, 10167))
@@ -31,6 +33,9 @@ class Enqueued(NamedTuple):
 # differs: so each is read as JSON once, and not with every message. That takes four times as long.
 _streams: dict[bytes, str] = {}
 _MOST_STREAMS = 256
+# What a stranger answers may be long, and shall neither be kept nor be a number that takes long to read.
+_LONGEST_HEAD = 1024
+_MOST_DIGITS = 20
 
 
 def read_confirmation(subject: str, reply: Msg) -> Enqueued:
@@ -41,28 +46,43 @@ def read_confirmation(subject: str, reply: Msg) -> Enqueued:
     """
     head, _, tail = reply.data.rpartition(b":")
     number = tail[:-1]
-    if head in _streams and number.isdigit() and tail.endswith(b"}"):
+    if head in _streams and number.isdigit() and len(number) <= _MOST_DIGITS and tail.endswith(b"}"):
         return Enqueued(_streams[head], int(number), False)
 
     try:
         fields = json.loads(reply.data)
         error = fields.get("error")
         if error is not None:
-            raise PublishRefused(subject, error.get("err_code", 0), error.get("description", ""))
+            raise PublishRefused(
+                subject, _checked(int, error.get("err_code", 0)), _checked(str, error.get("description", ""))
+            )
 
-        enqueued = Enqueued(fields["stream"], fields["seq"], fields.get("duplicate", False))
-    except (ValueError, KeyError, AttributeError, TypeError):
+        enqueued = Enqueued(
+            _checked(str, fields["stream"]),
+            _checked(int, fields["seq"]),
+            _checked(bool, fields.get("duplicate", False)),
+        )
+    # The last for brackets without end.
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise PublishRefused(
             subject, 0, f"the answer is no confirmation of a stream: {reply.data[:80]!r}"
         ) from None
 
-    if len(fields) == 2 and tail == b"%d}" % enqueued.sequence:
+    if len(fields) == 2 and len(head) <= _LONGEST_HEAD and tail == b"%d}" % enqueued.sequence:
         if len(_streams) >= _MOST_STREAMS:
             _streams.clear()
 
         _streams[head] = enqueued.stream
 
     return enqueued
+
+
+def _checked(kind: type[T], value: Any) -> T:
+    # A bool is an int, but no sequence.
+    if type(value) is not kind:
+        raise TypeError
+
+    return value
 
 
 def is_passing(error: Exception) -> bool:

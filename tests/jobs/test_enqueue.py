@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from nats.js.api import ConsumerConfig, DiscardPolicy, StreamConfig
 
 from nats_jobs import Enqueued, Job, JobDef, JobProcessor, codecs, job_processor
@@ -495,6 +496,35 @@ async def test_only_so_many_are_unanswered_at_a_time_and_they_do_not_go_one_by_o
     assert len(unanswered) == 100
     assert max(unanswered) == 10
     assert unanswered.count(1) <= 50
+
+
+async def test_others_have_turns_while_many_are_made(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link among them: the server works on the first ones meanwhile."""
+    turns = 0
+    seen: list[int] = []
+    async with producer(url, name) as p, anyio.create_task_group() as group:
+        ask = p.connection.ask
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                await checkpoint()
+                turns += 1
+
+        def noted(*args: Any) -> str:
+            seen.append(turns)
+            return ask(*args)
+
+        group.start_soon(other)
+        await checkpoint()
+        monkeypatch.setattr(p.connection, "ask", noted)
+        await p.enqueue_many(name, range(1300))
+        group.cancel_scope.cancel("enqueued")
+
+    # One for each row at the most, and not for each message: that would take longer than all the rest.
+    assert 5 <= len(set(seen)) <= 130
 
 
 async def test_none_at_all_is_fine(url: str, name: str) -> None:

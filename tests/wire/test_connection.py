@@ -54,7 +54,7 @@ async def test_messages_arrive_whole_and_in_order(nc: Connection, name: str) -> 
     assert {message.subject for message in received} == {name}
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 4096, 65536, 1024 * 1024])
+@pytest.mark.parametrize("size", [0, 1, 2, 1023, 1024, 1025, 4096, 65536, 1024 * 1024])
 async def test_a_payload_of_any_size_that_the_server_takes_arrives(
     nc: Connection, name: str, size: int
 ) -> None:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from anyio.abc import SocketStream
 
-from nats_jobs.errors import ProtocolError
+from nats_jobs.errors import PayloadTooLarge, ProtocolError
 from nats_jobs.wire import Parser, connect
 from nats_jobs.wire._info import limit_in, updated
 from support.connections import LIMIT, Watcher, quick, until
@@ -137,3 +137,43 @@ async def test_a_server_that_talks_of_itself_for_ever_costs_no_memory() -> None:
             assert len(nc._uplink._pool) <= 101
             with anyio.fail_after(LIMIT):
                 await nc.wait_connected()
+
+
+@pytest.mark.anyio
+async def test_the_limit_that_was_said_last_is_obeyed_until_another_is_said_or_another_server_says_none() -> (
+    None
+):
+    more = anyio.Event()
+
+    async def script(stream: SocketStream) -> None:
+        await stream.send(
+            b'INFO {"headers":true,"proto":1,"max_payload":20}\r\n' if peer.clients == 1 else INFO
+        )
+        await receive_until(stream, b"PING\r\n")
+        await stream.send(b"PONG\r\n")
+        if peer.clients > 1:
+            await stream.send(b'INFO {"said":"again"}\r\n')
+            return
+
+        await more.wait()
+        await stream.send(b'INFO {"max_payload":10}\r\n')
+        await stream.send(b'INFO {"said":"nothing"}\r\n')
+        await receive_until(stream, b"0123456789\r\n")
+        await anyio.aclose_forcefully(stream)
+
+    async with scripted_peer(script) as peer, connect(peer.url, **quick(drain_timeout=0.1)) as nc:
+        await nc.publish("a", bytes(20))
+        with pytest.raises(PayloadTooLarge, match="20"):
+            await nc.publish("a", bytes(21))
+
+        more.set()
+        await until(lambda: "said" in nc.server_info)
+        assert nc.max_payload == 10
+        for use in (nc.publish, nc.request):
+            with pytest.raises(PayloadTooLarge, match="10"):
+                await use("a", bytes(11))
+
+        await nc.publish("a", b"0123456789")
+        await until(lambda: nc.server_info.get("said") == "again")
+        assert nc.max_payload == MIB
+        await nc.publish("a", bytes(21))

@@ -224,6 +224,16 @@ def test_a_message_that_comes_byte_by_byte_takes_no_more_memory_than_its_bytes()
     assert sys.getsizeof(parser._kept) < 400_000
 
 
+def test_numbers_that_are_new_each_time_do_not_fill_the_memory() -> None:
+    parser = Parser()
+    for number in range(5000):
+        assert [seen(frame) for frame in parser.feed(b"MSG a %d 0\r\n\r\n" % number)] == [
+            ("a", number, "", b"", b"")
+        ]
+
+    assert len(parser._numbers) <= 1024
+
+
 def test_the_payload_is_not_looked_at() -> None:
     data = b"\r\nMSG a 1 5\r\n-ERR 'x'\r\n" * 3
     assert fed([b"MSG a 1 %d\r\n%b\r\nPING\r\n" % (len(data), data)]) == [("a", 1, "", b"", data), Ping()]

@@ -19,7 +19,7 @@ from nats_jobs.errors import (
     UsageError,
 )
 from nats_jobs.server import run_server
-from nats_jobs.wire import Connection, Msg, connect
+from nats_jobs.wire import Connection, HeaderInput, Msg, connect
 from support.connections import LIMIT, until
 
 pytestmark = pytest.mark.anyio
@@ -74,6 +74,19 @@ async def test_headers_and_reply_subject_arrive(nc: Connection, name: str) -> No
 
     assert (first.reply, first.headers.get_all("A"), first.headers["B"]) == (f"{name}.reply", ["1", "2"], "é")
     assert (first.has_headers, second.has_headers, second.reply) == (True, False, "")
+
+
+async def test_no_headers_are_none_however_they_are_given(nc: Connection, name: str) -> None:
+    none: tuple[HeaderInput | None, ...] = (None, {}, b"")
+    async with nc.subscribe(name) as messages:
+        for headers in none:
+            for reply in ("", "x.y"):
+                await nc.publish(name, b"1", reply, headers)
+                with anyio.fail_after(LIMIT):
+                    message = await messages.receive()
+
+                assert not message.has_headers
+                assert message.reply == reply
 
 
 async def test_a_member_of_an_enumeration_stands_for_its_text(nc: Connection) -> None:
@@ -288,8 +301,8 @@ async def test_publishing_in_a_loop_lets_others_have_their_turns(nc: Connection,
 
         group.cancel_scope.cancel("published")
 
-    # 128 KiB a turn.
-    assert turns >= 2000 * 1000 // (128 * 1024)
+    # 128 KiB a turn; but Trio shuffles who comes first in a turn, so that the other may miss every second one.
+    assert turns >= 2000 * 1000 // (128 * 1024) // 2
 
 
 async def test_publishing_in_a_loop_can_be_cancelled(nc: Connection, name: str) -> None:
@@ -300,16 +313,18 @@ async def test_publishing_in_a_loop_can_be_cancelled(nc: Connection, name: str) 
     await nc.flush()
 
 
-async def test_what_is_queued_is_bounded(url: str, name: str) -> None:
+@pytest.mark.parametrize("size", [0, 1, 1000])
+async def test_what_is_queued_is_bounded(url: str, name: str, size: int) -> None:
+    """Also when messages have nothing but their lines."""
     async with connect(url, pending_size=10_000) as nc:
         link = nc._uplink.link
         assert link is not None
         most = 0
-        for _ in range(500):
-            await nc.publish(name, bytes(1000))
-            most = max(most, link._outbox.queued)
+        for _ in range(2000):
+            await nc.publish(name, bytes(size))
+            most = max(most, len(b"".join(link._outbox._queue)))
 
-        assert most <= 12_000
+        assert 5_000 < most < 20_000
         await nc.flush()
 
 

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from anyio.abc import ByteStream
 
+from nats_jobs.errors import ServerRefused
 from nats_jobs.wire._outbox import Outbox
 from support.virtual_time import anyio_backend as anyio_backend
 
@@ -63,6 +64,30 @@ async def test_who_comes_when_the_outbox_is_closed_does_not_wait() -> None:
         await outbox.give_way()
 
 
+async def test_of_many_who_wait_for_room_only_as_many_go_on_as_there_is_room_for() -> None:
+    class Sink:
+        async def send(self, item: bytes) -> None:
+            await anyio.sleep(1)
+
+    outbox = Outbox(cast(ByteStream, Sink()), 10)
+
+    async def publish() -> None:
+        for _ in range(5):
+            await outbox.give_way()
+            assert outbox.queued <= 10
+            outbox.publish(b"PUB a ", bytes(11))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(outbox.run)
+        async with anyio.create_task_group() as publishers:
+            for _ in range(5):
+                publishers.start_soon(publish)
+
+        group.cancel_scope.cancel("the test is over")
+
+    assert outbox.messages_out == 25
+
+
 async def test_who_publishes_on_and_on_when_it_is_closed_lets_others_have_turns() -> None:
     """What comes next takes the link away from the publisher, and must come to its turn."""
     outbox = full_outbox()
@@ -109,3 +134,51 @@ async def test_what_its_owner_may_change_is_copied_and_counted_as_a_message(
         b"PONG\r\nPUB a 6\r\nbefore\r\nPING\r\nHPUB b 12 2012\r\nNATS/1.0\r\n\r\n" + b"z" * 2000 + b"\r\n"
     ]
     assert outbox.messages_out == 2
+
+
+async def test_commands_are_counted_as_no_messages_however_many_they_are() -> None:
+    class Sink:
+        async def send(self, item: bytes) -> None: ...
+
+    outbox = Outbox(cast(ByteStream, Sink()), 10**9)
+    async with anyio.create_task_group() as group:
+        group.start_soon(outbox.run)
+        for number in range(20):
+            outbox.write(b"PING\r\n")
+            outbox.write_first(b"PONG\r\n")
+            assert outbox.messages_out == number
+            outbox.publish(b"PUB a ", b"")
+            assert outbox.messages_out == number + 1
+            await anyio.sleep(number % 2)
+            assert outbox.messages_out == number + 1
+
+        group.cancel_scope.cancel("the test is over")
+
+
+async def test_a_pong_is_sent_when_nothing_else_is() -> None:
+    sent: list[bytes] = []
+
+    class Sink:
+        async def send(self, item: bytes) -> None:
+            sent.append(item)
+
+    outbox = Outbox(cast(ByteStream, Sink()), 10**9)
+    async with anyio.create_task_group() as group:
+        group.start_soon(outbox.run)
+        await anyio.sleep(1)
+        outbox.write_first(b"PONG\r\n")
+        await anyio.sleep(1)
+        group.cancel_scope.cancel("the test is over")
+
+    assert sent == [b"PONG\r\n"]
+
+
+async def test_each_who_is_refused_headers_gets_an_error_of_its_own() -> None:
+    """One that is raised twice would gather the tracebacks of both."""
+    outbox = Outbox(cast(ByteStream, None), 10)
+    outbox.refuses_headers = ServerRefused("here", "no headers")
+    for _ in range(2):
+        with pytest.raises(ServerRefused, match="no headers") as caught:
+            outbox.publish(b"HPUB a ", b"", b"NATS/1.0\r\n\r\n")
+
+        assert caught.value is not outbox.refuses_headers

@@ -43,6 +43,7 @@ async def test_much_is_sent_in_pieces_and_little_as_one() -> None:
         outbox.write(b"b")
         await anyio.sleep(1)
         assert sent[3:] == [2]
+        assert not outbox.sending
         group.cancel_scope.cancel("the test is over")
 
 

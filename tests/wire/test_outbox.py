@@ -156,6 +156,13 @@ async def test_commands_are_counted_as_no_messages_however_many_they_are() -> No
         group.cancel_scope.cancel("the test is over")
 
 
+async def test_commands_take_of_the_room_too() -> None:
+    outbox = Outbox(cast(ByteStream, None), 15)
+    assert not outbox.publish(b"PUB a ", b"")
+    outbox.write(b"PING\r\n")
+    assert outbox.publish(b"PUB a ", b"")
+
+
 async def test_a_pong_is_sent_when_nothing_else_is() -> None:
     sent: list[bytes] = []
 

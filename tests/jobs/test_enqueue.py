@@ -386,6 +386,7 @@ async def test_a_subject_that_belongs_to_another_stream_is_refused(url: str, nam
         b'{"stream":1,"seq":1}',
         b'{"seq":1,"stream":1}',
         b'{"seq":1,"stream":2}',
+        b'{"seq":1,"stream":"A:2}',
         b'{"stream":"A","seq":1,"duplicate":1}',
         b'{"error":1}',
         b'{"error":{"err_code":[],"description":"x"}}',
@@ -395,7 +396,9 @@ async def test_a_subject_that_belongs_to_another_stream_is_refused(url: str, nam
 )
 async def test_an_answer_of_a_subscriber_is_no_confirmation(url: str, name: str, odd: bytes) -> None:
     """Nor the end of the connection, in whose reader many are read; also when the stream's own have been seen before."""
-    read_confirmation(name, answer(b'{"stream":"A","seq":1}'))
+    for usual in (b'{"stream":"A","seq":1}', b'{"seq":1,"stream":"A:1"}'):
+        read_confirmation(name, answer(usual))
+
     async with (
         job_processor(url) as p,
         p.connection.subscribe(name) as subscription,

@@ -19,7 +19,7 @@ from nats_jobs.errors import (
     UsageError,
 )
 from nats_jobs.server import run_server
-from nats_jobs.wire import Connection, HeaderInput, Msg, connect
+from nats_jobs.wire import Connection, HeaderInput, Msg, connect, encode_headers
 from support.connections import LIMIT, until
 
 pytestmark = pytest.mark.anyio
@@ -74,6 +74,17 @@ async def test_headers_and_reply_subject_arrive(nc: Connection, name: str) -> No
 
     assert (first.reply, first.headers.get_all("A"), first.headers["B"]) == (f"{name}.reply", ["1", "2"], "é")
     assert (first.has_headers, second.has_headers, second.reply) == (True, False, "")
+
+
+async def test_what_is_sent_without_waiting_arrives_with_its_headers(nc: Connection, name: str) -> None:
+    async with nc.subscribe(name) as messages:
+        nc.send(name, "x.y", encode_headers({"A": "1"}), b"with")
+        nc.send(name, "", b"", b"without")
+        with anyio.fail_after(LIMIT):
+            one, two = await messages.receive(), await messages.receive()
+
+    assert (one.data, one.reply, dict(one.headers)) == (b"with", "x.y", {"A": "1"})
+    assert (two.data, two.reply, dict(two.headers)) == (b"without", "", {})
 
 
 async def test_no_headers_are_none_however_they_are_given(nc: Connection, name: str) -> None:

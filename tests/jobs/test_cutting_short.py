@@ -220,8 +220,9 @@ async def test_the_grace_lets_short_jobs_end_and_cuts_long_ones(url: str, name: 
 
 
 async def test_a_second_stop_can_only_shorten_the_grace(url: str, name: str) -> None:
+    seen = Seen()
     defn = JobDef[Any](stream=name, perform=sleep_on)
-    async with job_processor(url, stop_grace=1000) as p:
+    async with job_processor(url, on_event=seen, stop_grace=1000) as p:
         handle = await p.start(defn)
         await p.enqueue(defn, 1)
         await until(lambda: handle.running)
@@ -230,6 +231,8 @@ async def test_a_second_stop_can_only_shorten_the_grace(url: str, name: str) -> 
             await until(lambda: handle.running[0].stopping)
             with anyio.fail_after(10):
                 await p.stop(grace=0)
+
+    assert len(seen.of(Stop)) == 1
 
 
 async def test_a_later_stop_cannot_prolong_the_grace(url: str, name: str) -> None:

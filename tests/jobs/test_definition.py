@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import math
 import re
@@ -269,6 +270,19 @@ def test_a_codec_is_used_in_both_directions() -> None:
 @pytest.mark.parametrize("config", [ConsumerConfig(durable_name="mine"), ConsumerConfig(name="mine")])
 def test_the_consumer_has_the_name_that_was_given(config: ConsumerConfig) -> None:
     assert define(consumer_config=config).consumer == "mine"
+
+
+class Place(str, enum.Enum):  # noqa: UP042  # the format() of a StrEnum is its text
+    """As a program names its streams."""
+
+    MAIL = "mail"
+    PARCELS = "mail.parcels"
+
+
+def test_a_member_of_an_enumeration_stands_for_its_text() -> None:
+    defn = JobDef(stream=Place.MAIL, filter_subject=Place.PARCELS, perform=perform)
+    assert (f"{defn.stream}", f"{defn.filter_subject}") == ("mail", "mail.parcels")
+    assert defn.consumer == "mailConsumer"
 
 
 def test_a_definition_is_frozen() -> None:

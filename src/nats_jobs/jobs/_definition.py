@@ -97,6 +97,10 @@ class JobDef(Generic[T]):
 
     def __post_init__(self) -> None:
         check(self)
+        # A member of an enumeration may be a str whose format() is its name, and subjects are made of these.
+        for field in ("stream", "filter_subject"):
+            if (text := getattr(self, field)) is not None:
+                object.__setattr__(self, field, str.__str__(text))
 
     @property
     def is_async(self) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
 import pytest
@@ -11,7 +12,7 @@ from anyio.abc import SocketStream
 
 from nats_jobs.errors import ConnectionLost
 from nats_jobs.server import Server, run_server
-from nats_jobs.wire import Connection, connect
+from nats_jobs.wire import Connection, Subscription, connect
 from support.connections import LIMIT, Watcher, quick, until
 from support.peer import scripted_peer
 from support.servers import free_port
@@ -26,6 +27,20 @@ def brief_server() -> AbstractAsyncContextManager[Server]:
 
 def announce_end(server: Server) -> None:
     server.signal(signal.SIGUSR2)
+
+
+@asynccontextmanager
+async def about_to_move(name: str) -> AsyncIterator[tuple[Server, Connection, Subscription]]:
+    """A server, a connection to it that knows of another one, and what somebody on the first hears on `name`."""
+    async with (
+        brief_server() as first,
+        brief_server() as second,
+        connect(first.url, **quick()) as other,
+        connect([first.url, second.url], **quick(dont_randomize=True)) as nc,
+        other.subscribe(name) as requests,
+    ):
+        await other.flush()
+        yield first, nc, requests
 
 
 async def told(nc: Connection) -> None:
@@ -53,60 +68,46 @@ async def test_the_connection_moves_to_another_server_before_it_is_thrown_out(na
 
 
 async def test_requests_under_way_are_still_answered_while_it_moves(name: str) -> None:
-    async with brief_server() as first, brief_server() as second:
-        urls = [first.url, second.url]
-        async with (
-            connect(first.url, **quick()) as other,
-            connect(urls, **quick(dont_randomize=True)) as nc,
-            other.subscribe(name) as requests,
-        ):
-            await other.flush()
-            answers: list[bytes] = []
+    async with about_to_move(name) as (first, nc, requests):
+        answers: list[bytes] = []
 
-            async def ask() -> None:
-                answers.append((await nc.request(name, timeout=LIMIT)).data)
+        async def ask() -> None:
+            answers.append((await nc.request(name, timeout=LIMIT)).data)
 
-            with anyio.fail_after(LIMIT):
-                async with anyio.create_task_group() as group:
-                    group.start_soon(ask)
-                    message = await requests.receive()
-                    announce_end(first)
-                    # The new link stands, and waits for the old one's last answers.
-                    await until(lambda: not nc.connected)
-                    assert nc.reconnects == 0
-                    await message.respond(b"in time")
+        with anyio.fail_after(LIMIT):
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask)
+                message = await requests.receive()
+                announce_end(first)
+                # The new link stands, and waits for the old one's last answers.
+                await until(lambda: not nc.connected)
+                assert nc.reconnects == 0
+                await message.respond(b"in time")
 
-            assert answers == [b"in time"]
-            await until(lambda: nc.connected)
-            assert nc.reconnects == 1
+        assert answers == [b"in time"]
+        await until(lambda: nc.connected)
+        assert nc.reconnects == 1
 
 
 async def test_the_counts_do_not_go_back_while_it_moves(name: str) -> None:
-    async with brief_server() as first, brief_server() as second:
-        urls = [first.url, second.url]
-        async with (
-            connect(first.url, **quick()) as other,
-            connect(urls, **quick(dont_randomize=True)) as nc,
-            other.subscribe(name) as requests,
-        ):
-            await other.flush()
-            for _ in range(10):
-                await nc.publish(name)
-
-            await nc.flush()
-            before = nc.statistics()
-            nc.ask(name, b"", lambda reply: None)
-            for _ in range(11):
-                await requests.receive()
-
-            announce_end(first)
-            await until(lambda: not nc.connected)
-            assert nc.reconnects == 0
-            between = nc.statistics()
-            await until(lambda: nc.connected)
+    async with about_to_move(name) as (first, nc, requests):
+        for _ in range(10):
             await nc.publish(name)
-            await nc.flush()
-            after = nc.statistics()
+
+        await nc.flush()
+        before = nc.statistics()
+        nc.ask(name, b"", lambda reply: None)
+        for _ in range(11):
+            await requests.receive()
+
+        announce_end(first)
+        await until(lambda: not nc.connected)
+        assert nc.reconnects == 0
+        between = nc.statistics()
+        await until(lambda: nc.connected)
+        await nc.publish(name)
+        await nc.flush()
+        after = nc.statistics()
 
     for earlier, later in ((before, between), (between, after)):
         assert earlier.bytes_in < later.bytes_in
@@ -118,23 +119,16 @@ async def test_the_counts_do_not_go_back_while_it_moves(name: str) -> None:
 
 
 async def test_a_request_that_is_not_answered_does_not_keep_it_for_ever(name: str) -> None:
-    async with brief_server() as first, brief_server() as second:
-        urls = [first.url, second.url]
-        async with (
-            connect(first.url, **quick()) as other,
-            connect(urls, **quick(dont_randomize=True)) as nc,
-            other.subscribe(name) as requests,
-        ):
-            await other.flush()
-            with anyio.fail_after(LIMIT):
-                async with anyio.create_task_group() as group:
-                    group.start_soon(_ask_in_vain, nc, name)
-                    await requests.receive()
-                    announce_end(first)
+    async with about_to_move(name) as (first, nc, requests):
+        with anyio.fail_after(LIMIT):
+            async with anyio.create_task_group() as group:
+                group.start_soon(_ask_in_vain, nc, name)
+                await requests.receive()
+                announce_end(first)
 
-            await nc.wait_connected()
-            await nc.flush()
-            assert nc.reconnects == 1
+        await nc.wait_connected()
+        await nc.flush()
+        assert nc.reconnects == 1
 
 
 async def _ask_in_vain(nc: Connection, subject: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from ..errors import ProtocolError
 from ._messages import Msg
+from ._table import Table
 
 __all__ = ("Err", "Frame", "Info", "Ok", "Parser", "Ping", "Pong")
 
@@ -21,7 +22,6 @@ __all__ = ("Err", "Frame", "Info", "Ok", "Parser", "Ping", "Pong")
 _MAX_LINE = 64 * 1024
 # The server's own ceiling for max_payload is 64 MiB; a length above this is a lie.
 _MAX_MESSAGE = 65 * 1024 * 1024
-_MOST_NUMBERS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +54,6 @@ Frame: TypeAlias = Msg | Info | Err | Ping | Pong | Ok
 _PING, _PONG, _OK = Ping(), Pong(), Ok()
 
 
-class _Numbers(dict[bytes, int]):
-    """Numbers by how they are written. The same few come again and again: each is checked when it is new."""
-
-    def __missing__(self, written: bytes) -> int:
-        # isdigit first: int() takes signs, blanks and underscores, and thousands of digits.
-        if not written.isdigit() or len(written) > 18:
-            raise ProtocolError(f"not a number: {_shown(written)}")
-
-        if len(self) >= _MOST_NUMBERS:
-            self.clear()
-
-        number = self[written] = int(written)
-        return number
-
-
 class Parser:
     """Turns the server's bytes into frames, however they were cut."""
 
@@ -76,7 +61,8 @@ class Parser:
         # A peer that drips bytes must not make us hold an object for each.
         self._kept = bytearray()
         self._needed = 0
-        self._numbers = _Numbers()
+        # The same few come again and again: each is checked when it is new.
+        self._numbers = Table(_number)
         self._failure: ProtocolError | None = None
 
     @property
@@ -195,6 +181,14 @@ def _info_fields(text: bytes) -> dict[str, Any]:
         raise ProtocolError(f"INFO is no JSON object: {_shown(text)}")
 
     return fields
+
+
+def _number(written: bytes) -> int:
+    # isdigit first: int() takes signs, blanks and underscores, and thousands of digits.
+    if not written.isdigit() or len(written) > 18:
+        raise ProtocolError(f"not a number: {_shown(written)}")
+
+    return int(written)
 
 
 def _shown(text: bytes) -> str:

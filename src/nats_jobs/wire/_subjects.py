@@ -11,6 +11,7 @@ from nats.nuid import NUID
 
 from ..errors import BadSubject
 from ._commands import message_line
+from ._table import Table
 
 __all__ = (
     "check_line",
@@ -30,7 +31,6 @@ if hasattr(os, "register_at_fork"):
 
 # The server closes the connection on a control line above 4096 bytes (its max_control_line); numbers take the rest.
 _MAX_TEXT = 4000
-_MOST_LINES = 1024
 
 
 def unique_token() -> str:
@@ -55,19 +55,11 @@ def check_publish_subject(subject: str) -> str:
     return subject
 
 
-class _Lines(dict[str, bytes]):
-    """The lines of messages, up to their sizes, by subject. A dict, since it answers in half the time of a cache."""
-
-    def __missing__(self, subject: str) -> bytes:
-        line = message_line(check_publish_subject(subject))
-        if len(self) >= _MOST_LINES:
-            self.clear()
-
-        self[subject] = line
-        return line
+def _line(subject: str) -> bytes:
+    return message_line(check_publish_subject(subject))
 
 
-publishable: Mapping[str, bytes] = _Lines()
+publishable: Mapping[str, bytes] = Table(_line)
 """The line of a message to a subject. Looking one up raises as `check_publish_subject` does."""
 
 

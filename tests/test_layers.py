@@ -11,7 +11,7 @@ import nats_jobs
 ROOT = Path(nats_jobs.__file__).parent
 RANKS = [
     {"errors", "events", "units", "_version", "_clock", "_groups", "_mailbox", "_with_parent"},
-    {"backoff"},
+    {"backoff", "_untrusted"},
     {"wire", "codecs", "server"},
     {"jetstream"},
     {"dead_letters"},

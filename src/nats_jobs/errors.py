@@ -28,6 +28,7 @@ __all__ = (
     "JobCutShort",
     "JobNotResponding",
     "JobTimeout",
+    "Malformed",
     "MissingExtra",
     "NatsJobsError",
     "NoResponders",
@@ -143,6 +144,20 @@ class ProtocolError(NatsJobsError, nats.errors.ProtocolError):
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(eq=False)
+class Malformed(NatsJobsError, ValueError):
+    """Something that came over the network is not what it should be: too long, too deep, or of another form.
+
+    The library handles it where it arrives; `what` says what it was, `reason` what is wrong with it.
+    """
+
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.what} is malformed: {self.reason}"
 
 
 @dataclass(eq=False)

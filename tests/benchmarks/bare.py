@@ -30,7 +30,7 @@ async def drain(order: Order, connection: Connection) -> Figures:
     inbox = connection.new_inbox()
     async with connection.subscribe(inbox) as deliveries:
         while not ledger.complete:
-            connection.send(pull, inbox, b"", b'{"batch":1,"expires":30000000000}')
+            connection.lowlevel.publish_nowait(pull, inbox, b"", b'{"batch":1,"expires":30000000000}')
             message = await deliveries.receive()
             ledger.end(ledger.start(message.data))
             await connection.request(message.reply, b"+ACK")

@@ -43,7 +43,7 @@ from nats.js.api import ConsumerConfig, StorageType, StreamConfig
 from nats_jobs._clock import running_clock
 from nats_jobs.jetstream import ACK, Delivery, Puller, jetstream_context
 from nats_jobs.server import run_server
-from nats_jobs.wire import Reply, answer_of, connect
+from nats_jobs.wire import Reply, connect, unwrap_reply
 
 COUNTS = {
     "publish": 500_000,
@@ -155,7 +155,7 @@ async def our_confirmed_pull(url: str, count: int) -> float:
 
         def confirmed(reply: Reply) -> None:
             nonlocal left
-            answer_of(reply, "ack")
+            unwrap_reply(reply, "ack")
             left -= 1
             if not left:
                 done.set()

@@ -73,7 +73,7 @@ class Holder:
             replies.append(reply)
             answered.set()
 
-        self.connection.ask(ack_subject(delivery), data, on_reply)
+        self.connection.lowlevel.request_nowait(ack_subject(delivery), data, on_reply)
         with anyio.fail_after(LIMIT):
             await answered.wait()
 
@@ -420,7 +420,7 @@ async def test_an_answer_for_a_message_that_never_was_has_no_reply(backends: Bac
         tokens = ack_subject(delivery).split(".")
         tokens[5] = "999"
         replies: list[Reply] = []
-        one.connection.ask(".".join(tokens), ACK, replies.append)
+        one.connection.lowlevel.request_nowait(".".join(tokens), ACK, replies.append)
         assert is_confirmed(await one.reply_to(delivery, b"+WPI"))
         await one.connection.flush()
         assert not replies

@@ -70,7 +70,7 @@ def test_the_long_form_with_domain_and_account_and_whatever_comes_after_it(
 
 def test_what_came_with_it_is_kept() -> None:
     delivery = delivery_of("$JS.ACK.S.C.1.2.3.4.5")
-    assert (delivery.subject, delivery.data, delivery.arrived_after, delivery.settled) == (
+    assert (delivery.subject, delivery.data, delivery.sent_not_before, delivery.settled) == (
         "jobs.a",
         b"data",
         1.5,

@@ -53,7 +53,7 @@ class Counter:
             while not self.got:
                 await anyio.sleep(0.05)
 
-        return self.server.delivered[0].at, self.got[0].arrived_after
+        return self.server.delivered[0].at, self.got[0].sent_not_before
 
 
 @asynccontextmanager

@@ -487,15 +487,15 @@ async def test_only_so_many_are_unanswered_at_a_time_and_they_do_not_go_one_by_o
 ) -> None:
     monkeypatch.setattr(_publish_many, bound, most)
     async with producer(url, name) as p:
-        ask = p.connection.ask
+        ask = p.connection.lowlevel.request_nowait
         unanswered: list[int] = []
 
         def counted(*args: Any) -> str:
             reply_subject = ask(*args)
-            unanswered.append(len(p.connection._requests))
+            unanswered.append(len(p.connection.lowlevel._requests))
             return reply_subject
 
-        monkeypatch.setattr(p.connection, "ask", counted)
+        monkeypatch.setattr(p.connection.lowlevel, "request_nowait", counted)
         await p.enqueue_many(name, [bytes(1000)] * 100)
 
     assert len(unanswered) == 100
@@ -510,7 +510,7 @@ async def test_others_have_turns_while_many_are_made(
     turns = 0
     seen: list[int] = []
     async with producer(url, name) as p, anyio.create_task_group() as group:
-        ask = p.connection.ask
+        ask = p.connection.lowlevel.request_nowait
 
         async def other() -> None:
             nonlocal turns
@@ -524,7 +524,7 @@ async def test_others_have_turns_while_many_are_made(
 
         group.start_soon(other)
         await checkpoint()
-        monkeypatch.setattr(p.connection, "ask", noted)
+        monkeypatch.setattr(p.connection.lowlevel, "request_nowait", noted)
         await p.enqueue_many(name, range(1300))
         group.cancel_scope.cancel("enqueued")
 
@@ -633,4 +633,4 @@ async def test_cancelling_an_enqueue_ends_it_and_leaves_nothing(url: str, name: 
                 await enqueue()
 
             assert scope.cancelled_caught
-            assert not len(p.connection._requests)
+            assert not len(p.connection.lowlevel._requests)

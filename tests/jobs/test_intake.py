@@ -65,7 +65,7 @@ class Setting:
         self.intake.puller = cast(Puller, self.pulls)
         self.desk.lease_idle = self.intake.idle  # type: ignore[method-assign]
         self.desk.link._interests.clear()
-        self.desk.link.listen(self.desk._inbox, self._receive)
+        self.desk.link.lowlevel.subscribe_nowait(self.desk._inbox, self._receive)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -73,7 +73,7 @@ class Setting:
     def _receive(self, message: Msg) -> None:
         if message.reply:
             self.pulls.outstanding -= 1
-            self.intake.receive(Delivery(self.desk.connection, message, self.desk.link.arrived_after))
+            self.intake.receive(Delivery(self.desk.connection, message, self.desk.link.sent_not_before))
 
     def publish(self, count: int = 1) -> None:
         for _ in range(count):

@@ -42,7 +42,7 @@ async def stay(
             await anyio.sleep_forever()
 
 
-class Watcher:
+class RecordingListener:
     """Keeps what a connection tells."""
 
     def __init__(self) -> None:
@@ -50,14 +50,14 @@ class Watcher:
         self.downs: list[str] = []
         self.errors: list[str] = []
 
-    def link_up(self, server: str, reconnects: int) -> None:
+    def on_connected(self, server: str, reconnects: int) -> None:
         self.ups.append(server)
 
-    def link_down(self, server: str, why: str) -> None:
+    def on_disconnected(self, server: str, why: str) -> None:
         self.downs.append(why)
 
-    def server_error(self, server: str, text: str) -> None:
+    def on_server_error(self, server: str, text: str) -> None:
         self.errors.append(text)
 
-    def loop_held(self, seconds: float) -> None:
+    def on_loop_blocked(self, seconds: float) -> None:
         pass

@@ -54,7 +54,7 @@ class Desk:
         self._start = start
         self._server = server
         self._inbox = link.new_inbox()
-        link.listen(self._inbox, self._receive)
+        link.lowlevel.subscribe_nowait(self._inbox, self._receive)
 
     @property
     def connection(self) -> Connection:
@@ -68,7 +68,7 @@ class Desk:
     def pull(self, batch: int = 1) -> None:
         """Ask for deliveries, for an hour."""
         body = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (batch, to_ns(3600), to_ns(1800))
-        self.link.send(
+        self.link.lowlevel.publish_nowait(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._server.stream}.{self._server.consumer}", self._inbox, b"", body
         )
 
@@ -80,7 +80,7 @@ class Desk:
         if not message.reply:
             return
 
-        delivery = Delivery(self.connection, message, self.link.arrived_after)
+        delivery = Delivery(self.connection, message, self.link.sent_not_before)
         lease = self.book.open(delivery)
         if lease is None:
             self.dropped.append(delivery)

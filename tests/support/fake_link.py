@@ -328,7 +328,7 @@ class FakeLink:
     # How many of the next replies get lost, and whether everything sent does.
     lose_replies: int = 0
     swallow: bool = False
-    arrived_after: float = 0.0
+    sent_not_before: float = 0.0
     reconnects: int = 0
     _asks: dict[str, OnReply] = field(default_factory=dict)
     _interests: dict[int, tuple[str, Callable[[Msg], None], Callable[[], None]]] = field(default_factory=dict)
@@ -338,14 +338,18 @@ class FakeLink:
     _linked: anyio.Event | None = None
 
     def __post_init__(self) -> None:
-        self.arrived_after = self._last_read = self.server.clock()
+        self.sent_not_before = self._last_read = self.server.clock()
 
-    # As in `Connection`...
+    # As in `Connection`, and its `lowlevel`...
+
+    @property
+    def lowlevel(self) -> FakeLink:
+        return self
 
     def new_inbox(self) -> str:
         return f"_INBOX.{self.name}.{next(self._numbers)}"
 
-    def send(self, subject: str, reply: str, block: bytes, data: bytes) -> None:
+    def publish_nowait(self, subject: str, reply: str, header_bytes: bytes, data: bytes) -> None:
         if not self.connected:
             raise self._lost()
 
@@ -357,34 +361,34 @@ class FakeLink:
             leaves = self.server.clock() + self.delay_out
             self.server.at(leaves, lambda: self.server.receive(self, epoch, subject, reply, data))
 
-    def ask(self, subject: str, data: bytes, on_reply: OnReply, block: bytes = b"") -> str:
+    def request_nowait(self, subject: str, data: bytes, on_reply: OnReply, header_bytes: bytes = b"") -> str:
         reply = self.new_inbox()
-        self.send(subject, reply, block, data)
+        self.publish_nowait(subject, reply, header_bytes, data)
         self._asks[reply] = on_reply
         return reply
 
-    def forget(self, reply_subject: str) -> None:
+    def cancel_request(self, reply_subject: str) -> None:
         self._asks.pop(reply_subject, None)
 
-    def listen(
+    def subscribe_nowait(
         self,
         subject: str,
-        sink: Callable[[Msg], None],
+        on_message: Callable[[Msg], None],
         *,
         queue: str = "",
-        fail: Callable[[Exception], None] = lambda error: None,
-        renewed: Callable[[], None] = lambda: None,
-        asks: str = "",
+        on_error: Callable[[Exception], None] = lambda error: None,
+        on_resubscribed: Callable[[], None] = lambda: None,
+        request_subject: str = "",
     ) -> int:
         sid = next(self._numbers)
-        self._interests[sid] = (subject, sink, renewed)
+        self._interests[sid] = (subject, on_message, on_resubscribed)
         return sid
 
-    def drop(self, sid: int, *, keep: bool = False) -> None:
+    def unsubscribe(self, sid: int, *, drain: bool = False) -> None:
         if sid in self._interests:
             self.server.catch_up()
             self.server.drop_requests(self, self._interests[sid][0])
-            if not keep:
+            if not drain:
                 del self._interests[sid]
 
     async def flush(self, timeout: float = 10.0) -> None:
@@ -417,7 +421,7 @@ class FakeLink:
 
     def read(self) -> None:
         """Hand out what has arrived. It has arrived since the last time we looked, and was sent a while before."""
-        self.arrived_after = self._last_read - self.delay_in
+        self.sent_not_before = self._last_read - self.delay_in
         self._last_read = self.server.clock()
         while self._socket:
             message, inbox = self._socket.popleft()
@@ -425,9 +429,9 @@ class FakeLink:
             if on_reply is not None:
                 on_reply(message)
 
-            for subject, sink, _ in list(self._interests.values()):
+            for subject, on_message, _ in list(self._interests.values()):
                 if subject == inbox:
-                    sink(message)
+                    on_message(message)
 
     def cut(self) -> None:
         """Break the link. What was under way, in either direction, is gone."""
@@ -450,12 +454,12 @@ class FakeLink:
 
         self.connected = True
         self.reconnects += 1
-        self._last_read = self.arrived_after = self.server.clock()
+        self._last_read = self.sent_not_before = self.server.clock()
         if self._linked is not None:
             self._linked.set()
 
-        for _, _, renewed in list(self._interests.values()):
-            renewed()
+        for _, _, on_resubscribed in list(self._interests.values()):
+            on_resubscribed()
 
     def _lost(self) -> ConnectionLost:
         return ConnectionLost(self.name, "cut by the test")

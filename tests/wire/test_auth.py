@@ -22,7 +22,7 @@ from nats_jobs.wire import Connection, ConnectOptions, Options, connect
 from nats_jobs.wire._auth import auth_fields
 from nats_jobs.wire._servers import parse_url
 from support.certificates import Certificates
-from support.connections import LIMIT, Watcher, quick, reconnected, stay, until
+from support.connections import LIMIT, RecordingListener, quick, reconnected, stay, until
 from support.jwt import Identity, Operator
 from support.servers import running_server
 
@@ -303,12 +303,12 @@ async def test_an_expired_user_comes_back_with_renewed_credentials(
     operated: Server, operator: Operator, tmp_path: Path
 ) -> None:
     user = Identity("user")
-    watcher = Watcher()
+    listener = RecordingListener()
     # A slow machine may take longer to connect than the shortest of these.
     for lifetime in (2, 4, 8, 16):
         file = operator.write_credentials(tmp_path / "user.creds", user, exp=int(time.time()) + lifetime)
         try:
-            async with connect(operated.url, watcher=watcher, **quick(user_credentials=file)) as nc:
+            async with connect(operated.url, listener=listener, **quick(user_credentials=file)) as nc:
                 operator.write_credentials(file, user)
                 await reconnected(nc)
                 assert await who_am_i(nc) == user.public
@@ -316,7 +316,7 @@ async def test_an_expired_user_comes_back_with_renewed_credentials(
         except AuthorizationFailed:
             continue
 
-    assert "User Authentication Expired" in watcher.errors
+    assert "User Authentication Expired" in listener.errors
 
 
 async def test_an_expired_user_whose_credentials_are_not_renewed_ends_the_connection(

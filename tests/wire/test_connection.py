@@ -78,8 +78,8 @@ async def test_headers_and_reply_subject_arrive(nc: Connection, name: str) -> No
 
 async def test_what_is_sent_without_waiting_arrives_with_its_headers(nc: Connection, name: str) -> None:
     async with nc.subscribe(name) as messages:
-        nc.send(name, "x.y", encode_headers({"A": "1"}), b"with")
-        nc.send(name, "", b"", b"without")
+        nc.lowlevel.publish_nowait(name, "x.y", encode_headers({"A": "1"}), b"with")
+        nc.lowlevel.publish_nowait(name, "", b"", b"without")
         with anyio.fail_after(LIMIT):
             one, two = await messages.receive(), await messages.receive()
 
@@ -106,7 +106,7 @@ async def test_a_member_of_an_enumeration_stands_for_its_text(nc: Connection) ->
         await nc.publish(Place.WORK, b"1", reply=Place.DESK)
         await nc.publish(Place.WORK, b"2")
         await nc.publish("work", b"3")
-        nc.ask(Place.WORK, b"4", lambda reply: None)
+        nc.lowlevel.request_nowait(Place.WORK, b"4", lambda reply: None)
         with anyio.fail_after(LIMIT):
             received = [await messages.receive() for _ in range(4)]
 
@@ -222,7 +222,7 @@ async def test_a_request_that_is_not_answered_fails_in_time_and_leaves_nothing(
         with pytest.raises(RequestTimeout, match=name):
             await nc.request(name, timeout=0.05)
 
-    assert not len(nc._requests)
+    assert not len(nc.lowlevel._requests)
 
 
 async def test_a_cancelled_request_leaves_nothing(nc: Connection, name: str) -> None:
@@ -232,7 +232,7 @@ async def test_a_cancelled_request_leaves_nothing(nc: Connection, name: str) -> 
         late.append(await requests.receive())
         group.cancel_scope.cancel("not interested any more")
 
-    assert not len(nc._requests)
+    assert not len(nc.lowlevel._requests)
     await late[0].respond(b"too late")
     await nc.flush()
 
@@ -279,7 +279,7 @@ async def test_a_payload_above_the_servers_limit_is_refused_here(nc: Connection,
     with pytest.raises(PayloadTooLarge):
         await nc.request(name, data + b"x")
 
-    assert not len(nc._requests)
+    assert not len(nc.lowlevel._requests)
     await nc.flush()
     assert not nc.reconnects
 
@@ -328,7 +328,7 @@ async def test_publishing_in_a_loop_can_be_cancelled(nc: Connection, name: str) 
 async def test_what_is_queued_is_bounded(url: str, name: str, size: int) -> None:
     """Also when messages have nothing but their lines."""
     async with connect(url, pending_size=10_000) as nc:
-        link = nc._uplink.link
+        link = nc.lowlevel._uplink.link
         assert link is not None
         most = 0
         for _ in range(2000):
@@ -421,7 +421,7 @@ async def test_a_connection_that_was_left_says_so(url: str, name: str) -> None:
         await nc.flush()
 
     with pytest.raises(ConnectionClosed):
-        nc.ask(name, b"", lambda reply: None)
+        nc.lowlevel.request_nowait(name, b"", lambda reply: None)
 
     async with nc.subscribe(name) as messages:
         with anyio.fail_after(LIMIT), pytest.raises(ConnectionClosed):
@@ -451,10 +451,10 @@ async def test_a_bug_in_the_reader_is_loud(url: str, name: str, where: str) -> N
     with pytest.raises(ZeroDivisionError, match="a bug"):
         async with connect(url) as nc:
             if where == "sink":
-                nc.listen(name, fail)
+                nc.lowlevel.subscribe_nowait(name, fail)
                 await nc.publish(name)
             else:
-                nc.ask(name, b"", fail)
+                nc.lowlevel.request_nowait(name, b"", fail)
 
             with anyio.fail_after(LIMIT):
                 await anyio.sleep_forever()

@@ -13,7 +13,7 @@ import pytest
 from nats_jobs.errors import ConnectionLost, NoResponders, RequestTimeout
 from nats_jobs.server import run_server
 from nats_jobs.wire import Connection, ConnectOptions, Statistics, connect
-from support.connections import LIMIT, Watcher, quick, until
+from support.connections import LIMIT, RecordingListener, quick, until
 from support.proxy import BOTH, DOWN, UP, Direction, Proxy, fault_proxy
 
 pytestmark = pytest.mark.anyio
@@ -33,9 +33,9 @@ FAULTS = [
 
 @asynccontextmanager
 async def through_proxy(
-    url: str, watcher: Watcher | None = None, **options: Unpack[ConnectOptions]
+    url: str, listener: RecordingListener | None = None, **options: Unpack[ConnectOptions]
 ) -> AsyncIterator[tuple[Connection, Proxy]]:
-    async with fault_proxy(url) as proxy, connect(proxy.url, watcher=watcher, **quick(**options)) as nc:
+    async with fault_proxy(url) as proxy, connect(proxy.url, listener=listener, **quick(**options)) as nc:
         yield nc, proxy
 
 
@@ -103,11 +103,11 @@ async def test_whatever_happens_to_the_link_it_is_alive_afterwards(url: str, nam
 
 @pytest.mark.parametrize("direction", [UP, DOWN, BOTH])
 async def test_a_half_open_peer_is_noticed(url: str, name: str, direction: Direction) -> None:
-    watcher = Watcher()
-    async with through_proxy(url, watcher, ping_interval=0.1) as (nc, proxy):
+    listener = RecordingListener()
+    async with through_proxy(url, listener, ping_interval=0.1) as (nc, proxy):
         proxy.swallow(direction)
-        await until(lambda: watcher.downs)
-        assert watcher.downs[0] == "stale: no answer to 2 pings"
+        await until(lambda: listener.downs)
+        assert listener.downs[0] == "stale: no answer to 2 pings"
         proxy.restore()
         # A greeting that was swallowed need not be waited for.
         proxy.cut()
@@ -115,31 +115,31 @@ async def test_a_half_open_peer_is_noticed(url: str, name: str, direction: Direc
 
 
 async def test_a_peer_that_talks_and_never_answers_is_noticed(url: str, name: str) -> None:
-    watcher = Watcher()
-    async with through_proxy(url, watcher, ping_interval=0.05, max_outstanding_pings=1) as (nc, proxy):
+    listener = RecordingListener()
+    async with through_proxy(url, listener, ping_interval=0.05, max_outstanding_pings=1) as (nc, proxy):
         # From now on every PONG is taken for a part of this message.
         await proxy.inject(b"MSG a 1 1000000\r\n")
-        await until(lambda: watcher.downs)
-        assert "though bytes come" in watcher.downs[0] or "stale" in watcher.downs[0]
+        await until(lambda: listener.downs)
+        assert "though bytes come" in listener.downs[0] or "stale" in listener.downs[0]
         assert await alive_again(nc, name) == b"alive"
 
 
 async def test_a_send_that_is_stuck_is_noticed_while_the_server_still_talks(url: str, name: str) -> None:
-    watcher = Watcher()
+    listener = RecordingListener()
     async with (
         connect(url) as other,
-        through_proxy(url, watcher, ping_interval=0.2, pending_size=1000) as (nc, proxy),
+        through_proxy(url, listener, ping_interval=0.2, pending_size=1000) as (nc, proxy),
         nc.subscribe(name) as messages,
     ):
         await nc.flush()
         proxy.stall(UP)
 
         async def fill() -> None:
-            while not watcher.downs:
+            while not listener.downs:
                 await nc.publish("filler", bytes(1_000_000))
 
         async def keep_talking() -> None:
-            while not watcher.downs:
+            while not listener.downs:
                 await other.publish(name, b"still here")
                 await messages.receive()
 
@@ -147,18 +147,18 @@ async def test_a_send_that_is_stuck_is_noticed_while_the_server_still_talks(url:
             async with anyio.create_task_group() as group:
                 group.start_soon(fill)
                 group.start_soon(keep_talking)
-                await until(lambda: watcher.downs)
+                await until(lambda: listener.downs)
                 group.cancel_scope.cancel("noticed")
 
-        assert watcher.downs == ["a send has been stuck for 0.4 s"]
+        assert listener.downs == ["a send has been stuck for 0.4 s"]
 
 
 async def test_a_quiet_link_is_not_taken_for_a_dead_one(url: str) -> None:
-    watcher = Watcher()
-    async with through_proxy(url, watcher, ping_interval=0.1, max_outstanding_pings=50) as (nc, proxy):
+    listener = RecordingListener()
+    async with through_proxy(url, listener, ping_interval=0.1, max_outstanding_pings=50) as (nc, proxy):
         before = proxy.bytes_down
         await until(lambda: proxy.bytes_down >= before + 10 * len(b"PONG\r\n"))
-        assert not watcher.downs
+        assert not listener.downs
         assert nc.statistics().round_trip is not None
 
 
@@ -184,7 +184,7 @@ async def test_outstanding_requests_fail_at_once_when_the_link_breaks(url: str, 
 
         assert len(lost) == 20
         assert "may or may not have happened" in lost[0]
-        assert not len(nc._requests)
+        assert not len(nc.lowlevel._requests)
 
 
 async def test_a_flush_fails_at_once_when_the_link_breaks(url: str) -> None:
@@ -205,7 +205,7 @@ async def _fails_with_loss(nc: Connection) -> None:
 async def test_a_flush_is_answered_by_its_own_pong_and_by_no_other(url: str) -> None:
     async with through_proxy(url, ping_interval=0.05, max_outstanding_pings=1000) as (nc, proxy):
         proxy.stall(DOWN)
-        link = nc._uplink.link
+        link = nc.lowlevel._uplink.link
         assert link is not None
         await until(lambda: len(link._owed) >= 3)
         with pytest.raises(RequestTimeout):
@@ -244,10 +244,10 @@ async def test_a_publish_waits_for_the_link_only_so_long(url: str, name: str) ->
             await nc.publish(name, timeout=0.05)
 
         with pytest.raises(ConnectionLost, match="reconnecting"):
-            nc.send(name, "", b"", b"")
+            nc.lowlevel.publish_nowait(name, "", b"", b"")
 
         with pytest.raises(ConnectionLost, match="reconnecting"):
-            nc.ask(name, b"", lambda reply: None)
+            nc.lowlevel.request_nowait(name, b"", lambda reply: None)
 
         proxy.restore()
 
@@ -277,7 +277,7 @@ async def test_subscriptions_with_queues_come_back_and_dropped_ones_do_not(url: 
             await nc.flush()
 
         async with nc.subscribe(f"{name}.leaving") as leaving:
-            nc.drop(leaving.sid, keep=True)
+            nc.lowlevel.unsubscribe(leaving.sid, drain=True)
             proxy.cut()
             await until(lambda: nc.connected and nc.reconnects)
             await nc.flush()
@@ -292,7 +292,9 @@ async def test_subscriptions_with_queues_come_back_and_dropped_ones_do_not(url: 
 async def test_the_reader_of_a_subscription_is_told_that_it_was_renewed(url: str, name: str) -> None:
     renewed: list[bool] = []
     async with through_proxy(url) as (nc, proxy):
-        nc.listen(name, lambda message: None, renewed=lambda: renewed.append(nc.connected))
+        nc.lowlevel.subscribe_nowait(
+            name, lambda message: None, on_resubscribed=lambda: renewed.append(nc.connected)
+        )
         await nc.flush()
         assert not renewed
         proxy.cut()
@@ -340,10 +342,10 @@ async def test_a_confirmed_publish_is_not_lost_whatever_happens_to_the_link(url:
 
 
 async def test_a_killed_and_restarted_server_is_found_again(name: str) -> None:
-    watcher = Watcher()
+    listener = RecordingListener()
     async with (
         run_server(jetstream=False) as server,
-        connect(server.url, watcher=watcher, **quick()) as nc,
+        connect(server.url, listener=listener, **quick()) as nc,
         nc.subscribe(name) as messages,
     ):
         for expected in (1, 2):
@@ -357,8 +359,8 @@ async def test_a_killed_and_restarted_server_is_found_again(name: str) -> None:
 
         assert nc.reconnects == nc.statistics().reconnects == 2
 
-    assert len(watcher.ups) == 3
-    assert len(watcher.downs) == 2
+    assert len(listener.ups) == 3
+    assert len(listener.downs) == 2
 
 
 async def test_statistics_go_on_counting_over_links(url: str, name: str) -> None:
@@ -386,6 +388,6 @@ async def test_without_reconnecting_a_broken_link_is_the_end(url: str, name: str
                 await messages.receive()
 
             with pytest.raises(ConnectionLost):
-                nc.send(name, "", b"", b"")
+                nc.lowlevel.publish_nowait(name, "", b"", b"")
 
             await anyio.sleep_forever()

@@ -13,7 +13,7 @@ from anyio.abc import SocketStream
 from nats_jobs.errors import PayloadTooLarge, ProtocolError
 from nats_jobs.wire import Parser, connect
 from nats_jobs.wire._info import limit_in, updated
-from support.connections import LIMIT, Watcher, quick, until
+from support.connections import LIMIT, RecordingListener, quick, until
 from support.peer import INFO, receive_until, scripted_peer
 
 LINE = 64 * 1024
@@ -127,14 +127,14 @@ async def test_a_server_that_talks_of_itself_for_ever_costs_no_memory() -> None:
             received = await receive_until(stream, b"PING\r\n")
             await stream.send(b"PONG\r\n" * received.count(b"PING\r\n"))
 
-    watcher = Watcher()
+    listener = RecordingListener()
     async with scripted_peer(script) as peer:
         options = quick(drain_timeout=0.1)
-        async with connect(peer.url, watcher=watcher, **options) as nc:
-            await until(lambda: watcher.downs)
-            assert "protocol error: INFO is no JSON" in watcher.downs[0]
+        async with connect(peer.url, listener=listener, **options) as nc:
+            await until(lambda: listener.downs)
+            assert "protocol error: INFO is no JSON" in listener.downs[0]
             assert len(nc.server_info) < 2100
-            assert len(nc._uplink._pool) <= 101
+            assert len(nc.lowlevel._uplink._pool) <= 101
             with anyio.fail_after(LIMIT):
                 await nc.wait_connected()
 

@@ -13,7 +13,7 @@ from anyio.abc import SocketStream
 from nats_jobs.errors import ConnectionLost
 from nats_jobs.server import Server, run_server
 from nats_jobs.wire import Connection, Subscription, connect
-from support.connections import LIMIT, Watcher, quick, until
+from support.connections import LIMIT, RecordingListener, quick, until
 from support.peer import scripted_peer
 from support.servers import free_port
 
@@ -49,21 +49,21 @@ async def told(nc: Connection) -> None:
 
 
 async def test_the_connection_moves_to_another_server_before_it_is_thrown_out(name: str) -> None:
-    watcher = Watcher()
+    listener = RecordingListener()
     async with brief_server() as first, brief_server() as second:
         urls = [first.url, second.url]
         async with (
-            connect(urls, watcher=watcher, **quick(dont_randomize=True)) as nc,
+            connect(urls, listener=listener, **quick(dont_randomize=True)) as nc,
             nc.subscribe(name) as messages,
         ):
             announce_end(first)
-            await until(lambda: watcher.ups == urls)
+            await until(lambda: listener.ups == urls)
             await nc.publish(name, b"from the second")
             with anyio.fail_after(LIMIT):
                 assert (await messages.receive()).data == b"from the second"
 
             assert nc.reconnects == 1
-            assert watcher.downs == [f"the server is shutting down; moved to {second.url}"]
+            assert listener.downs == [f"the server is shutting down; moved to {second.url}"]
             assert first.running
 
 
@@ -96,7 +96,7 @@ async def test_the_counts_do_not_go_back_while_it_moves(name: str) -> None:
 
         await nc.flush()
         before = nc.statistics()
-        nc.ask(name, b"", lambda reply: None)
+        nc.lowlevel.request_nowait(name, b"", lambda reply: None)
         for _ in range(11):
             await requests.receive()
 
@@ -168,12 +168,12 @@ async def test_publishes_go_on_while_it_moves(name: str) -> None:
 
 
 async def test_with_no_other_server_it_stays_and_comes_back(name: str) -> None:
-    watcher = Watcher()
-    async with brief_server() as server, connect(server.url, watcher=watcher, **quick()) as nc:
+    listener = RecordingListener()
+    async with brief_server() as server, connect(server.url, listener=listener, **quick()) as nc:
         announce_end(server)
         await told(nc)
         await nc.flush()
-        assert not watcher.downs
+        assert not listener.downs
         server.kill()
         await server.restart()
         await until(lambda: nc.connected and nc.reconnects)
@@ -181,16 +181,16 @@ async def test_with_no_other_server_it_stays_and_comes_back(name: str) -> None:
 
 
 async def test_with_no_other_server_that_answers_it_stays(name: str) -> None:
-    watcher = Watcher()
+    listener = RecordingListener()
     async with brief_server() as server:
         urls = [server.url, f"nats://127.0.0.1:{free_port()}"]
-        async with connect(urls, watcher=watcher, **quick(dont_randomize=True)) as nc:
+        async with connect(urls, listener=listener, **quick(dont_randomize=True)) as nc:
             announce_end(server)
             await told(nc)
             for _ in range(5):
                 await nc.flush()
 
-            assert not watcher.downs
+            assert not listener.downs
 
 
 async def test_it_can_be_left_in_the_middle_of_moving() -> None:

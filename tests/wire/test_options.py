@@ -68,7 +68,7 @@ def test_an_option_that_only_nats_py_has_is_answered_with_what_to_use(name: str)
 def test_the_callbacks_of_nats_py_are_events_here() -> None:
     for name in ("error_cb", "disconnected_cb", "reconnected_cb"):
         assert "events()" in refusal(**{name: print})
-        assert "watcher=" in refusal(**{name: print})
+        assert "listener=" in refusal(**{name: print})
 
 
 def test_we_have_no_option_that_nats_py_does_not_have() -> None:

@@ -1,4 +1,4 @@
-"""`arrived_after` must never be later than the sending of what is read, whatever held the event loop up.
+"""`sent_not_before` must never be later than the sending of what is read, whatever held the event loop up.
 
 The server is a thread with a socket, which goes on while the event loop is blocked on purpose. Every
 assertion compares two moments that did happen; none asks how long something took.
@@ -79,12 +79,12 @@ class Reader:
         self.bounds: list[float] = []
         self._connection = connection
         self._offset = anyio.current_time() - time.monotonic()
-        self.sid = connection.listen("s", lambda message: self.bounds.append(self.bound))
-        connection.sharpen_pulse(PERIOD)
+        self.sid = connection.lowlevel.subscribe_nowait("s", lambda message: self.bounds.append(self.bound))
+        connection.lowlevel.set_receive_precision(PERIOD)
 
     @property
     def bound(self) -> float:
-        return self._connection.arrived_after - self._offset
+        return self._connection.lowlevel.sent_not_before - self._offset
 
     async def until_read(self, count: int) -> None:
         with anyio.fail_after(LIMIT):
@@ -197,9 +197,9 @@ async def test_a_new_link_begins_anew() -> None:
     before = anyio.current_time()
     await anyio.sleep(0.01)
     pulse.restart()
-    assert pulse.arrived_after > before
+    assert pulse.sent_not_before > before
     pulse.answered(before)
-    assert pulse.arrived_after > before
+    assert pulse.sent_not_before > before
 
 
 async def test_it_is_told_when_the_loop_was_held() -> None:

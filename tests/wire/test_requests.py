@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from nats_jobs.errors import ConnectionLost, NoResponders, PermissionDenied
-from nats_jobs.wire import Msg, answer_of
+from nats_jobs.wire import Msg, unwrap_reply
 from nats_jobs.wire._requests import Requests
 
 subjects = st.sampled_from(["a", "b", "c"])
@@ -152,7 +152,7 @@ def test_an_error_that_many_got_is_raised_as_a_copy_for_each() -> None:
     error = ConnectionLost("server", "cut")
     for _ in range(2):
         with pytest.raises(ConnectionLost) as caught:
-            answer_of(error, "a")
+            unwrap_reply(error, "a")
 
         assert caught.value is not error
         assert str(caught.value) == str(error)
@@ -160,7 +160,7 @@ def test_an_error_that_many_got_is_raised_as_a_copy_for_each() -> None:
 
 def test_a_503_without_data_means_that_nobody_listens() -> None:
     with pytest.raises(NoResponders, match="'a'"):
-        answer_of(Msg("r", 1, "", b"NATS/1.0 503\r\n\r\n", b""), "a")
+        unwrap_reply(Msg("r", 1, "", b"NATS/1.0 503\r\n\r\n", b""), "a")
 
     answered = Msg("r", 1, "", b"NATS/1.0 503\r\n\r\n", b"data")
-    assert answer_of(answered, "a") is answered
+    assert unwrap_reply(answered, "a") is answered

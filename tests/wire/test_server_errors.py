@@ -15,7 +15,7 @@ from anyio.abc import SocketStream
 from nats_jobs.errors import PayloadTooLarge, PermissionDenied, ServerRefused
 from nats_jobs.server import run_server
 from nats_jobs.wire import Connection, connect
-from support.connections import LIMIT, Watcher, quick, until
+from support.connections import LIMIT, RecordingListener, quick, until
 from support.peer import INFO, receive_until, scripted_peer
 
 pytestmark = pytest.mark.anyio
@@ -32,16 +32,16 @@ authorization { users = [ { user: u, password: p, permissions { subscribe { deny
 
 
 @asynccontextmanager
-async def connected_to(config: str, user: str = "") -> AsyncIterator[tuple[Connection, Watcher]]:
-    watcher = Watcher()
+async def connected_to(config: str, user: str = "") -> AsyncIterator[tuple[Connection, RecordingListener]]:
+    listener = RecordingListener()
     async with run_server(config=config, jetstream=False) as server:
         url = server.url.replace("://", f"://{user}") if user else server.url
-        async with connect(url, watcher=watcher, **quick()) as nc:
-            yield nc, watcher
+        async with connect(url, listener=listener, **quick()) as nc:
+            yield nc, listener
 
 
 async def test_a_refused_subscription_fails_alone() -> None:
-    async with connected_to(PERMISSIONS, "u:p@") as (nc, watcher):
+    async with connected_to(PERMISSIONS, "u:p@") as (nc, listener):
         async with nc.subscribe("ok.a") as allowed, nc.subscribe("secret.a") as denied:
             with anyio.fail_after(LIMIT), pytest.raises(PermissionDenied, match=r"'secret\.a'"):
                 await denied.receive()
@@ -50,7 +50,7 @@ async def test_a_refused_subscription_fails_alone() -> None:
             with anyio.fail_after(LIMIT):
                 assert (await allowed.receive()).data == b"x"
 
-        assert watcher.errors == ['Permissions Violation for Subscription to "secret.a"']
+        assert listener.errors == ['Permissions Violation for Subscription to "secret.a"']
         assert not nc.reconnects
 
 
@@ -66,10 +66,10 @@ async def test_a_refused_queue_group_fails_alone() -> None:
 
 
 async def test_a_refused_publish_is_reported_and_fails_the_requests_to_that_subject() -> None:
-    async with connected_to(PERMISSIONS, "u:p@") as (nc, watcher):
+    async with connected_to(PERMISSIONS, "u:p@") as (nc, listener):
         await nc.publish("secret.b", b"x")
-        await until(lambda: watcher.errors)
-        assert watcher.errors == ['Permissions Violation for Publish to "secret.b"']
+        await until(lambda: listener.errors)
+        assert listener.errors == ['Permissions Violation for Publish to "secret.b"']
         with anyio.fail_after(LIMIT), pytest.raises(PermissionDenied, match=r"'secret\.b'"):
             await nc.request("secret.b", timeout=1000)
 
@@ -77,8 +77,8 @@ async def test_a_refused_publish_is_reported_and_fails_the_requests_to_that_subj
 
 
 async def test_without_permission_for_the_inbox_requests_fail_at_once() -> None:
-    async with connected_to(NO_INBOX, "u:p@") as (nc, watcher):
-        await until(lambda: watcher.errors)
+    async with connected_to(NO_INBOX, "u:p@") as (nc, listener):
+        await until(lambda: listener.errors)
         for _ in range(2):
             with anyio.fail_after(LIMIT), pytest.raises(PermissionDenied, match="_INBOX"):
                 await nc.request("a", timeout=1000)
@@ -91,15 +91,17 @@ async def test_without_permission_for_the_inbox_requests_fail_at_once() -> None:
 
 async def test_too_many_subscriptions_fail_those_that_came_last() -> None:
     # One of the four is the inbox of the requests.
-    async with connected_to("max_subscriptions: 4") as (nc, watcher):
+    async with connected_to("max_subscriptions: 4") as (nc, listener):
         failed: list[int] = []
         sids = [
-            nc.listen(f"a.{number}", lambda message: None, fail=_noting(failed, number))
+            nc.lowlevel.subscribe_nowait(
+                f"a.{number}", lambda message: None, on_error=_noting(failed, number)
+            )
             for number in range(8)
         ]
         await until(lambda: len(failed) == 5)
         assert failed == [3, 4, 5, 6, 7]
-        nc.drop(sids[0])
+        nc.lowlevel.unsubscribe(sids[0])
         async with nc.subscribe("b") as messages:
             await nc.publish("b", b"x")
             with anyio.fail_after(LIMIT):
@@ -109,7 +111,7 @@ async def test_too_many_subscriptions_fail_those_that_came_last() -> None:
                 with anyio.fail_after(LIMIT), pytest.raises(ServerRefused, match="maximum subscriptions"):
                     await refused.receive()
 
-        assert len(watcher.errors) == 6
+        assert len(listener.errors) == 6
         assert not nc.reconnects
 
 
@@ -122,11 +124,11 @@ def _noting(failed: list[int], number: int):  # type: ignore[no-untyped-def]
 
 
 async def test_a_line_above_a_lowered_limit_ends_the_link_and_says_why() -> None:
-    async with connected_to("max_control_line: 256") as (nc, watcher):
+    async with connected_to("max_control_line: 256") as (nc, listener):
         await nc.publish("a" * 1000, b"x")
         await until(lambda: nc.connected and nc.reconnects)
-        assert watcher.errors == ["maximum control line exceeded"]
-        assert "maximum control line exceeded" in watcher.downs[0]
+        assert listener.errors == ["maximum control line exceeded"]
+        assert "maximum control line exceeded" in listener.downs[0]
         await nc.flush()
 
 
@@ -148,10 +150,10 @@ class Voice:
 
 
 @asynccontextmanager
-async def connected_to_peer() -> AsyncIterator[tuple[Connection, Voice, Watcher]]:
+async def connected_to_peer() -> AsyncIterator[tuple[Connection, Voice, RecordingListener]]:
     """A peer that greets, answers every PING, and leaves the rest to the test."""
     voices: list[Voice] = []
-    watcher = Watcher()
+    listener = RecordingListener()
 
     async def script(stream: SocketStream) -> None:
         voices.append(Voice(stream))
@@ -160,8 +162,8 @@ async def connected_to_peer() -> AsyncIterator[tuple[Connection, Voice, Watcher]
             received = await receive_until(stream, b"PING\r\n")
             await voices[-1].send(b"PONG\r\n" * received.count(b"PING\r\n"))
 
-    async with scripted_peer(script) as peer, connect(peer.url, watcher=watcher, **quick()) as nc:
-        yield nc, voices[0], watcher
+    async with scripted_peer(script) as peer, connect(peer.url, listener=listener, **quick()) as nc:
+        yield nc, voices[0], listener
 
 
 @pytest.mark.parametrize(
@@ -178,29 +180,29 @@ async def connected_to_peer() -> AsyncIterator[tuple[Connection, Voice, Watcher]
     ],
 )
 async def test_an_error_that_closes_nothing_is_reported_and_nothing_more(text: str) -> None:
-    async with connected_to_peer() as (nc, voice, watcher):
+    async with connected_to_peer() as (nc, voice, listener):
         async with nc.subscribe("a") as messages:
             await nc.flush()
             await voice.send(f"-ERR '{text}'\r\nMSG a {messages.sid} 1\r\nx\r\n".encode())
             with anyio.fail_after(LIMIT):
                 assert (await messages.receive()).data == b"x"
 
-        assert watcher.errors == [text]
-        assert not watcher.downs
+        assert listener.errors == [text]
+        assert not listener.downs
 
 
 async def test_an_error_before_the_socket_closes_is_why_the_link_broke() -> None:
-    async with connected_to_peer() as (nc, voice, watcher):
+    async with connected_to_peer() as (nc, voice, listener):
         await voice.close_with(b"-ERR 'User Authentication Expired'\r\n")
         await until(lambda: nc.connected and nc.reconnects)
-        assert watcher.errors == ["User Authentication Expired"]
-        assert watcher.downs == ["closed by the server: User Authentication Expired"]
+        assert listener.errors == ["User Authentication Expired"]
+        assert listener.downs == ["closed by the server: User Authentication Expired"]
 
 
 async def test_a_subject_with_quotes_in_an_error_is_understood() -> None:
     failed: list[Exception] = []
     async with connected_to_peer() as (nc, voice, _):
-        nc.listen('say "hi".\\now', lambda message: None, fail=failed.append)
+        nc.lowlevel.subscribe_nowait('say "hi".\\now', lambda message: None, on_error=failed.append)
         await voice.send(b'-ERR \'Permissions Violation for Subscription to "say \\"hi\\".\\\\now"\'\r\n')
         await until(lambda: failed)
         assert isinstance(failed[0], PermissionDenied)
@@ -209,19 +211,21 @@ async def test_a_subject_with_quotes_in_an_error_is_understood() -> None:
 async def test_a_publish_refused_for_its_reply_subject_fails_that_request_alone() -> None:
     replies: list[object] = []
     async with connected_to_peer() as (nc, voice, _):
-        reply = nc.ask("a", b"", replies.append)
-        nc.ask("a", b"", lambda reply: pytest.fail(f"got {reply}") if nc.connected else None)
+        reply = nc.lowlevel.request_nowait("a", b"", replies.append)
+        nc.lowlevel.request_nowait(
+            "a", b"", lambda reply: pytest.fail(f"got {reply}") if nc.connected else None
+        )
         await voice.send(f"-ERR 'Permissions Violation for Publish with Reply of \"{reply}\"'\r\n".encode())
         await until(lambda: replies)
         assert isinstance(replies[0], PermissionDenied)
-        assert len(nc._requests) == 1
+        assert len(nc.lowlevel._requests) == 1
 
 
 async def test_a_server_that_is_verbose_all_the_same_is_understood() -> None:
-    async with connected_to_peer() as (nc, voice, watcher):
+    async with connected_to_peer() as (nc, voice, listener):
         await voice.send(b"+OK\r\n+OK\r\n")
         await nc.flush()
-        assert not watcher.downs
+        assert not listener.downs
 
 
 async def test_the_limit_for_payloads_follows_the_server() -> None:
@@ -240,11 +244,11 @@ async def test_the_limit_for_payloads_follows_the_server() -> None:
 
 
 async def test_a_pong_that_nobody_asked_for_is_passed_over() -> None:
-    async with connected_to_peer() as (nc, voice, watcher):
+    async with connected_to_peer() as (nc, voice, listener):
         await nc.flush()
         await voice.send(b"PONG\r\n" * 5)
         await nc.flush()
-        assert not watcher.downs
+        assert not listener.downs
 
 
 async def test_a_ping_is_answered_before_what_is_queued() -> None:
@@ -270,15 +274,15 @@ async def test_a_ping_is_answered_before_what_is_queued() -> None:
         connect(peer.url, **quick(pending_size=10**9, drain_timeout=0.2)) as nc,
     ):
         await nc.flush()
-        link = nc._uplink.link
+        link = nc.lowlevel._uplink.link
         assert link is not None
         # More than the sockets hold, so that a send is under way while the PING comes.
         for _ in range(16):
-            nc.send("a", "", b"", bytes(1024 * 1024))
+            nc.lowlevel.publish_nowait("a", "", b"", bytes(1024 * 1024))
 
         await until(lambda: link._outbox.sending)
         for _ in range(16):
-            nc.send("b", "", b"", bytes(1024 * 1024))
+            nc.lowlevel.publish_nowait("b", "", b"", bytes(1024 * 1024))
 
         go.set()
         await until(lambda: b"PONG\r\n" in received[-70_000:])

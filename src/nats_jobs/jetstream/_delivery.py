@@ -14,7 +14,7 @@ import anyio
 
 from ..errors import NatsJobsError, NoResponders, RequestTimeout, UsageError
 from ..units import to_ns, utc_from_ns
-from ..wire import Connection, Headers, Msg, OnReply, Reply, answer_of
+from ..wire import Connection, Headers, Msg, OnReply, Reply, unwrap_reply
 
 __all__ = (
     "ACK",
@@ -69,9 +69,9 @@ def reply_error(reply: Reply) -> NatsJobsError | None:
 class Delivery:
     """A message with an ack deadline at the server. `attempt` counts its deliveries, from 1."""
 
-    __slots__ = ("_answer", "_connection", "_message", "_tokens", "arrived_after", "attempt", "sequence")
+    __slots__ = ("_answer", "_connection", "_message", "_tokens", "attempt", "sent_not_before", "sequence")
 
-    def __init__(self, connection: Connection, message: Msg, arrived_after: float) -> None:
+    def __init__(self, connection: Connection, message: Msg, sent_not_before: float) -> None:
         # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<stored>.<pending>, or from
         # 11 tokens on with <domain>.<account> before the stream, and perhaps more at the end.
         tokens = message.reply.split(".")
@@ -79,7 +79,7 @@ class Delivery:
         self._tokens = tokens[2 + shift :]
         self.attempt = int(tokens[4 + shift])
         self.sequence = int(tokens[5 + shift])
-        self.arrived_after = arrived_after
+        self.sent_not_before = sent_not_before
         self._connection = connection
         self._message = message
         self._answer: Answer | None = None
@@ -134,7 +134,7 @@ class Delivery:
     def settle(self, answer: Answer, on_reply: OnReply) -> str:
         """Queue the answer that settles this delivery. May be repeated with the same answer only.
 
-        Returns at once; see `Connection.ask` for `on_reply`, the result and what is raised.
+        Returns at once; see `connection.lowlevel.request_nowait` for `on_reply`, the result and what is raised.
 
         Raises:
             UsageError: another answer was given before.
@@ -143,11 +143,11 @@ class Delivery:
             raise UsageError(f"{self.stream}/{self.sequence} is settled already, as {self._answer.decode()}")
 
         self._answer = answer
-        return self._connection.ask(self._message.reply, answer, on_reply)
+        return self._connection.lowlevel.request_nowait(self._message.reply, answer, on_reply)
 
     def ask_extension(self, on_reply: OnReply) -> str:
         """Queue a request for another `ack_wait`. Returns at once, as `settle` does."""
-        return self._connection.ask(self._message.reply, IN_PROGRESS, on_reply)
+        return self._connection.lowlevel.request_nowait(self._message.reply, IN_PROGRESS, on_reply)
 
     async def ack(self) -> None:
         """Done; wait for the server's confirmation.
@@ -183,12 +183,12 @@ class Delivery:
             with anyio.move_on_after(_CONFIRM_TIMEOUT):
                 await answered.wait()
         finally:
-            self._connection.forget(reply_subject)
+            self._connection.lowlevel.cancel_request(reply_subject)
 
         if not replies:
             raise RequestTimeout(self._message.reply, _CONFIRM_TIMEOUT)
 
-        answer_of(replies[0], self._message.reply)
+        unwrap_reply(replies[0], self._message.reply)
 
     def __repr__(self) -> str:
         return f"Delivery({self.stream}/{self.sequence}, attempt {self.attempt}, {json.dumps(self.subject)})"

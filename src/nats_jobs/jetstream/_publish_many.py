@@ -9,7 +9,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ..errors import ConnectionLost, NatsJobsError, NotConfirmed, RequestTimeout
-from ..wire import Connection, Reply, answer_of
+from ..wire import Connection, Reply, unwrap_reply
 from ._confirmation import ONE_TRY, Enqueued, is_passing, pause_after, read_confirmation
 
 __all__ = ("publish_many",)
@@ -94,12 +94,14 @@ class _Tour:
             await self._wait_until_unanswered(0)
         finally:
             for _, reply_subject in self._unanswered.values():
-                self._connection.forget(reply_subject)
+                self._connection.lowlevel.cancel_request(reply_subject)
 
     def _send(self, index: int, message: _Message) -> None:
         block, data = message
         try:
-            reply_subject = self._connection.ask(self._subject, data, partial(self._on_reply, index), block)
+            reply_subject = self._connection.lowlevel.request_nowait(
+                self._subject, data, partial(self._on_reply, index), block
+            )
         except ConnectionLost as error:
             self.passing[index] = message, error
         except NatsJobsError as error:
@@ -122,7 +124,7 @@ class _Tour:
 
     def _give_up_silent(self) -> None:
         for index, (message, reply_subject) in self._unanswered.items():
-            self._connection.forget(reply_subject)
+            self._connection.lowlevel.cancel_request(reply_subject)
             self.passing[index] = message, RequestTimeout(self._subject, ONE_TRY)
 
         self._unanswered.clear()
@@ -132,7 +134,7 @@ class _Tour:
         message, _ = self._unanswered.pop(index)
         self._bytes -= len(message[1])
         try:
-            self._acks[index] = read_confirmation(self._subject, answer_of(reply, self._subject))
+            self._acks[index] = read_confirmation(self._subject, unwrap_reply(reply, self._subject))
         except NatsJobsError as error:
             if is_passing(error):
                 self.passing[index] = message, error

@@ -94,7 +94,7 @@ class Puller:
 
         batch = min(batch, self.max_batch or batch)
         try:
-            self._connection.send(
+            self._connection.lowlevel.publish_nowait(
                 self._subject, self._inbox, b"", b'{"batch":%d,%b}' % (batch, self._limits.encode())
             )
         except ConnectionLost:
@@ -141,7 +141,7 @@ class Puller:
         if not self._closing:
             self._open = False
             self._closing = True
-            self._connection.drop(self._sid, keep=True)
+            self._connection.lowlevel.unsubscribe(self._sid, drain=True)
 
     async def close(self) -> None:
         """Take all requests back, and wait for what the server had already sent."""
@@ -152,18 +152,22 @@ class Puller:
             # Without a link the requests are gone, too.
             pass
         finally:
-            self._connection.drop(self._sid)
+            self._connection.lowlevel.unsubscribe(self._sid)
 
     def _begin_epoch(self) -> None:
         if self._sid:
-            self._connection.drop(self._sid)
+            self._connection.lowlevel.unsubscribe(self._sid)
 
         self._trouble = None
         self._heard = True
         self.outstanding = 0
         self._inbox = self._connection.new_inbox()
-        self._sid = self._connection.listen(
-            self._inbox, self._receive, fail=self._on_refusal, renewed=self._on_new_link, asks=self._subject
+        self._sid = self._connection.lowlevel.subscribe_nowait(
+            self._inbox,
+            self._receive,
+            on_error=self._on_refusal,
+            on_resubscribed=self._on_new_link,
+            request_subject=self._subject,
         )
 
     async def _until_epoch_ends(self, task_status: TaskStatus[None]) -> PullStatus | None:
@@ -216,8 +220,8 @@ class Puller:
                 self.outstanding -= 1
 
             # Nothing is delivered before it is asked for: after a pause of ours that is the better bound.
-            arrived_after = max(self._connection.arrived_after, self._asked_since)
-            self._take(Delivery(self._connection, message, arrived_after))
+            sent_not_before = max(self._connection.lowlevel.sent_not_before, self._asked_since)
+            self._take(Delivery(self._connection, message, sent_not_before))
         elif not self._closing:
             self._obey(read_status(message))
 

@@ -43,7 +43,9 @@ class Claims:
         self._claimed = claimed
         self._doubt = doubt
         self._name = unique_token().encode()
-        self._sid = connection.listen(self._subject, self._hear, renewed=self._announce_all)
+        self._sid = connection.lowlevel.subscribe_nowait(
+            self._subject, self._hear, on_resubscribed=self._announce_all
+        )
 
     def announce(self, delivery: Delivery) -> None:
         """Say that we hold this delivery."""
@@ -58,11 +60,13 @@ class Claims:
 
     def close(self) -> None:
         """Hear nothing more."""
-        self._connection.drop(self._sid)
+        self._connection.lowlevel.unsubscribe(self._sid)
 
     def _say(self, sequence: int, attempt: int, name: bytes) -> None:
         try:
-            self._connection.send(self._subject, "", b"", b"%d %d %b" % (sequence, attempt, name))
+            self._connection.lowlevel.publish_nowait(
+                self._subject, "", b"", b"%d %d %b" % (sequence, attempt, name)
+            )
         except NatsJobsError:
             # Without a link there is nobody to tell; with the next one, all are told.
             return

@@ -75,11 +75,11 @@ class Janitor:
         self._counts = counts
         self._waiting: deque[_Lost] = deque()
         self._heard = anyio.Event()
-        self._sid = connection.listen(
+        self._sid = connection.lowlevel.subscribe_nowait(
             f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{site.stream}.{site.consumer}",
             self._hear,
             queue=_GROUP,
-            fail=self._refused,
+            on_error=self._refused,
         )
 
     async def run(self) -> None:
@@ -101,7 +101,7 @@ class Janitor:
 
     def close(self) -> None:
         """Hear nothing more."""
-        self._connection.drop(self._sid)
+        self._connection.lowlevel.unsubscribe(self._sid)
 
     async def _has_ended(self, lost: _Lost) -> bool:
         """Whether there is nothing left to do, or nothing that could be done."""

@@ -138,11 +138,11 @@ class LeaseBook:
 
             self._lose(known, "the server delivered the job again")
 
-        trusted_until = delivery.arrived_after + self._trusted_for
+        trusted_until = delivery.sent_not_before + self._trusted_for
         if self._clock() >= trusted_until:
             return None
 
-        lease = Lease(delivery, trusted_until, delivery.arrived_after + self.extension_interval)
+        lease = Lease(delivery, trusted_until, delivery.sent_not_before + self.extension_interval)
         self._leases[delivery.sequence] = lease
         if self._asleep is not None:
             self._asleep.set()
@@ -263,7 +263,7 @@ class LeaseBook:
         else:
             lease.ask_at = now + self.extension_interval / 2
             if len(lease.tokens) > _UNDER_WAY:
-                self._connection.forget(lease.tokens.pop(0))
+                self._connection.lowlevel.cancel_request(lease.tokens.pop(0))
 
     def _on_extension(self, lease: Lease, asked_at: float, reply: Reply) -> None:
         error = reply_error(reply)
@@ -339,7 +339,7 @@ class LeaseBook:
         lease.closed = True
         _wake_extenders(lease)
         for token in lease.tokens:
-            self._connection.forget(token)
+            self._connection.lowlevel.cancel_request(token)
 
         if self._leases.get(lease.delivery.sequence) is lease:
             del self._leases[lease.delivery.sequence]

@@ -17,21 +17,21 @@ class LinkEvents:
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
 
-    def link_up(self, server: str, reconnects: int) -> None:
+    def on_connected(self, server: str, reconnects: int) -> None:
         if reconnects:
             logger.info("connected to %s again", server)
 
         self._emitter.emit(Connected(server=server, reconnects=reconnects))
 
-    def link_down(self, server: str, why: str) -> None:
+    def on_disconnected(self, server: str, why: str) -> None:
         logger.warning("the connection to %s was lost (%s); reconnecting", server, why)
         self._emitter.emit(Disconnected(server=server, why=why))
 
-    def server_error(self, server: str, text: str) -> None:
+    def on_server_error(self, server: str, text: str) -> None:
         logger.warning("%s says: %s", server, text)
         self._emitter.emit(ServerError(server=server, text=text))
 
-    def loop_held(self, seconds: float) -> None:
+    def on_loop_blocked(self, seconds: float) -> None:
         if seconds < _LONG_HOLD:
             return
 

@@ -71,7 +71,7 @@ async def job_processor(
     patience = Patience(unresponsive_after, give_up_after, on_unresponsive)
     emitter = Emitter(on_event)
     try:
-        async with connect(servers, watcher=LinkEvents(emitter), **options) as connection:
+        async with connect(servers, listener=LinkEvents(emitter), **options) as connection:
             with unwrapped():
                 async with anyio.create_task_group() as group:
                     processor = JobProcessor(

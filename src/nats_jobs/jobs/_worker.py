@@ -111,7 +111,7 @@ class Worker(Generic[T]):
 
             self._report = Reporter(self.emitter, self.site)
             self._warden = Warden(self._report, self.processor.patience)
-            self.connection.sharpen_pulse(self.site.ack_wait / _PULSES_PER_ACK_WAIT)
+            self.connection.lowlevel.set_receive_precision(self.site.ack_wait / _PULSES_PER_ACK_WAIT)
             self.leases = LeaseBook(
                 self.connection,
                 self.clock,

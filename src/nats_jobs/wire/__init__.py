@@ -2,6 +2,7 @@
 
 from ._connect import connect as connect
 from ._connection import Connection as Connection
+from ._listener import ConnectionListener as ConnectionListener
 from ._messages import (
     HeaderInput as HeaderInput,
     Headers as Headers,
@@ -11,7 +12,7 @@ from ._messages import (
 )
 from ._options import ConnectOptions as ConnectOptions, Options as Options
 from ._parser import Parser as Parser
-from ._requests import OnReply as OnReply, Reply as Reply, answer_of as answer_of
+from ._requests import OnReply as OnReply, Reply as Reply, unwrap_reply as unwrap_reply
 from ._statistics import Statistics as Statistics
 from ._subjects import (
     check_publish_subject as check_publish_subject,
@@ -19,14 +20,13 @@ from ._subjects import (
     unique_token as unique_token,
 )
 from ._subscription import Subscription as Subscription
-from ._watcher import LinkWatcher as LinkWatcher
 
 __all__ = (
     "ConnectOptions",
     "Connection",
+    "ConnectionListener",
     "HeaderInput",
     "Headers",
-    "LinkWatcher",
     "Msg",
     "OnReply",
     "Options",
@@ -34,11 +34,11 @@ __all__ = (
     "Reply",
     "Statistics",
     "Subscription",
-    "answer_of",
     "check_publish_subject",
     "check_subscribe_subject",
     "connect",
     "encode_headers",
     "parse_headers",
     "unique_token",
+    "unwrap_reply",
 )

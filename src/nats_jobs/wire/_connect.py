@@ -10,8 +10,9 @@ import anyio
 
 from .._groups import outliving_group, unwrapped
 from ._connection import Connection
+from ._listener import ConnectionListener, NullListener
 from ._options import ConnectOptions, Options, server_urls
-from ._watcher import LinkWatcher, SilentWatcher
+from ._session import Session
 
 __all__ = ("connect",)
 
@@ -20,7 +21,7 @@ __all__ = ("connect",)
 async def connect(
     servers: str | Sequence[str] | None = None,
     *,
-    watcher: LinkWatcher | None = None,
+    listener: ConnectionListener | None = None,
     **options: Unpack[ConnectOptions],
 ) -> AsyncIterator[Connection]:
     """Connect to a NATS server; use the connection inside the block.
@@ -31,7 +32,7 @@ async def connect(
 
     Args:
         servers: URL or list of URLs; default `$NATS_URL`, else nats://127.0.0.1:4222.
-        watcher: told when the link comes and goes.
+        listener: told when the connection to a server comes and goes.
         **options: see `Options`.
 
     Raises:
@@ -41,14 +42,14 @@ async def connect(
         ConnectionLost: the link broke, with `allow_reconnect=False`.
     """
     built = Options.build(options)
-    connection = Connection(server_urls(servers), built, watcher or SilentWatcher())
+    session = Session(server_urls(servers), built, listener or NullListener())
     with unwrapped():
         # The tasks outlive a cancellation of the block until it is left: those who clean up need the link.
         async with outliving_group("the connection's block was left") as group:
-            await group.start(connection.keep_linked)
-            group.start_soon(connection.beat)
+            await group.start(session.keep_linked)
+            group.start_soon(session.beat)
             try:
-                yield connection
+                yield Connection(session)
             finally:
                 with anyio.move_on_after(built.drain_timeout + 1, shield=True):
-                    await connection.wind_down()
+                    await session.wind_down()

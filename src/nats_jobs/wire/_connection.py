@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 
-from ..errors import ConnectionLost, NatsJobsError, RequestTimeout
+from ..errors import RequestTimeout
 from ._commands import message_line
+from ._info import limit_in
 from ._messages import HeaderInput, Msg, encode_headers
-from ._options import Options
-from ._plumbing import Plumbing
-from ._requests import Waiter, answer_of
+from ._requests import ReplyWaiter, unwrap_reply
+from ._session import Session
 from ._statistics import Statistics
 from ._subjects import (
     check_line,
@@ -21,9 +22,9 @@ from ._subjects import (
     check_reply,
     check_subscribe_subject,
     publishable,
+    unique_token,
 )
 from ._subscription import Subscription
-from ._watcher import LinkWatcher
 
 __all__ = ("Connection",)
 
@@ -34,26 +35,56 @@ _MAX_MESSAGES = 65536
 _MAX_BYTES = 64 * 1024 * 1024
 
 
-class Connection(Plumbing):
+class Connection:
     """A connection to a NATS server that finds its way back when the link breaks.
 
     Made by `connect`. All methods may be called from any task of the same event loop.
     """
 
-    def __init__(self, urls: Sequence[str], options: Options, watcher: LinkWatcher) -> None:
-        super().__init__(urls, options, watcher)
+    def __init__(self, session: Session) -> None:
+        self.lowlevel = session
+        """What other rooms of the library, and whoever builds something like them, use: functions that never wait."""
+
+        self._options = session.options
         self._subscriptions: dict[int, Subscription] = {}
+
+    # What there is to know...
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to a server now."""
+        return self.lowlevel.link is not None
+
+    @property
+    def server_info(self) -> dict[str, Any]:
+        """What the server says of itself, by the names of the INFO message. Kept while reconnecting."""
+        return self.lowlevel.info
+
+    @property
+    def max_payload(self) -> int:
+        """The most bytes of headers and payload together that the server takes."""
+        return limit_in(self.lowlevel.info)
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was made again. When it changes, what the server held for the old one is gone."""
+        return self.lowlevel.reconnects
+
+    def new_inbox(self) -> str:
+        """Return a subject that nobody else uses."""
+        return f"{self._options.inbox_prefix}.{unique_token()}"
+
+    async def wait_connected(self) -> None:
+        """Wait until there is a connection to a server. May be cancelled at any time.
+
+        Raises:
+            ConnectionClosed, ConnectFailed: there never will be one.
+        """
+        await self.lowlevel.wait_link()
 
     def statistics(self) -> Statistics:
         """Return the counts so far."""
-        return Statistics(
-            messages_in=self._interests.messages_in,
-            messages_out=self._uplink.messages_out,
-            bytes_in=self._uplink.bytes_in,
-            bytes_out=self._uplink.bytes_out,
-            reconnects=self._uplink.reconnects,
-            round_trip=self._uplink.round_trip,
-        )
+        return self.lowlevel.statistics()
 
     # Publishing...
 
@@ -79,14 +110,14 @@ class Connection(Plumbing):
             ConnectionClosed, ConnectFailed: the connection has ended.
         """
         line = publishable[subject]
-        block = b""
+        header_bytes = b""
         if reply or headers:
             check_reply(subject, reply)
-            block = encode_headers(headers) if headers else b""
-            line = message_line(subject, reply, headers=bool(block))
+            header_bytes = encode_headers(headers) if headers else b""
+            line = message_line(subject, reply, headers=bool(header_bytes))
 
-        link = self._uplink.link or await self._uplink.wait_for(timeout)
-        if link.publish(line, data, block):
+        link = self.lowlevel.link or await self.lowlevel.wait_link(timeout)
+        if link.publish(line, data, header_bytes):
             await link.give_way()
 
     # Asking...
@@ -109,23 +140,23 @@ class Connection(Plumbing):
             BadSubject, PayloadTooLarge, ServerRefused, ConnectionClosed: nothing was sent.
         """
         check_publish_subject(subject)
-        block = encode_headers(headers) if headers else b""
-        waiter = Waiter()
+        header_bytes = encode_headers(headers) if headers else b""
+        waiter = ReplyWaiter()
         reply_subject = ""
         try:
             with anyio.move_on_after(timeout):
-                if self._uplink.link is None:
-                    await self._uplink.wait()
+                if self.lowlevel.link is None:
+                    await self.lowlevel.wait_link()
 
-                reply_subject = self.ask(subject, data, waiter.answer, block)
+                reply_subject = self.lowlevel.request_nowait(subject, data, waiter.answer, header_bytes)
                 await waiter.answered.wait()
         finally:
-            self.forget(reply_subject)
+            self.lowlevel.cancel_request(reply_subject)
 
         if waiter.reply is None:
             raise RequestTimeout(subject, timeout)
 
-        answer = answer_of(waiter.reply, subject)
+        answer = unwrap_reply(waiter.reply, subject)
         answer._connection = self
         return answer
 
@@ -137,23 +168,7 @@ class Connection(Plumbing):
             RequestTimeout: no answer within `timeout` seconds.
             ConnectionClosed, ConnectFailed: the connection has ended.
         """
-        outcome: list[ConnectionLost | None] = []
-        answered = anyio.Event()
-
-        def on_pong(error: ConnectionLost | None) -> None:
-            outcome.append(error)
-            answered.set()
-
-        with anyio.move_on_after(timeout):
-            link = self._uplink.link or await self._uplink.wait()
-            link.ping(on_pong)
-            await answered.wait()
-
-        if not outcome:
-            raise RequestTimeout("PING", timeout)
-
-        if outcome[0] is not None:
-            raise outcome[0]
+        await self.lowlevel.flush(timeout)
 
     # Listening...
 
@@ -181,14 +196,16 @@ class Connection(Plumbing):
         """
         check_line(check_subscribe_subject(subject), check_queue(queue))
         subscription = Subscription(self, subject, queue, max_messages, max_bytes)
-        sid = self.listen(subject, subscription.deliver, queue=queue, fail=subscription.fail)
+        sid = self.lowlevel.subscribe_nowait(
+            subject, subscription.deliver, queue=queue, on_error=subscription.fail
+        )
         subscription.sid = sid
         self._subscriptions[sid] = subscription
         try:
             yield subscription
         finally:
             self._subscriptions.pop(sid, None)
-            self.drop(sid)
+            self.lowlevel.unsubscribe(sid)
             subscription.end()
 
     async def drain(self) -> None:
@@ -202,20 +219,11 @@ class Connection(Plumbing):
         """
         leaving, self._subscriptions = self._subscriptions, {}
         for sid in leaving:
-            self.drop(sid, keep=True)
+            self.lowlevel.unsubscribe(sid, drain=True)
 
         try:
             await self.flush(self._options.drain_timeout)
         finally:
             for sid, subscription in leaving.items():
-                self.drop(sid)
+                self.lowlevel.unsubscribe(sid)
                 subscription.end()
-
-    async def wind_down(self) -> None:
-        """Let what is queued leave, at most `drain_timeout` seconds. Never raises."""
-        if self.connected:
-            try:
-                await self.flush(self._options.drain_timeout)
-            except NatsJobsError:
-                # The link is gone or stuck: what is queued cannot leave, and the connection ends anyhow.
-                pass

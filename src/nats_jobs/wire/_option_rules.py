@@ -15,7 +15,7 @@ from ..errors import UsageError
 
 __all__ = ("check_names", "check_values")
 
-_EVENTS = "use `async with processor.events()` or on_event=; wire.connect has watcher="
+_EVENTS = "use `async with processor.events()` or on_event=; wire.connect has listener="
 _NOT_HERE = {
     "servers": "it is the first argument",
     "error_cb": _EVENTS,

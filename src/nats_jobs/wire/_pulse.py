@@ -22,21 +22,21 @@ DEFAULT_PERIOD = 0.5
 
 
 class Pulse:
-    """`arrived_after` is a moment not later than the sending of any message that is read now."""
+    """`sent_not_before` is a moment not later than the sending of any message that is read now."""
 
     def __init__(self, on_stall: Callable[[float], None]) -> None:
         self.period = DEFAULT_PERIOD
         self.wanted = False
-        self.arrived_after = anyio.current_time()
+        self.sent_not_before = anyio.current_time()
         self._on_stall = on_stall
 
     def restart(self) -> None:
         """Begin anew with a fresh link: nothing can have been sent on it before now."""
-        self.arrived_after = anyio.current_time()
+        self.sent_not_before = anyio.current_time()
 
     def answered(self, sent_at: float) -> None:
         """The PING of that moment was answered."""
-        self.arrived_after = max(self.arrived_after, sent_at)
+        self.sent_not_before = max(self.sent_not_before, sent_at)
 
     async def beat(self, feel: Callable[[], None]) -> None:
         """Have `feel` called in each period, when somebody wants to know; until cancelled."""

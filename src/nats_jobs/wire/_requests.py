@@ -12,7 +12,7 @@ from ..errors import ConnectionLost, NoResponders, PermissionDenied
 from ._messages import Msg
 from ._subjects import unique_token
 
-__all__ = ("OnReply", "Reply", "Requests", "Waiter", "answer_of")
+__all__ = ("OnReply", "Reply", "ReplyWaiter", "Requests", "unwrap_reply")
 
 Reply: TypeAlias = Msg | ConnectionLost | PermissionDenied
 """What a request ends with: an answer, or that there can be none."""
@@ -111,7 +111,7 @@ class Requests:
             self._all_answered = None
 
 
-class Waiter:
+class ReplyWaiter:
     """Turns `on_reply` into something to wait for."""
 
     __slots__ = ("answered", "reply")
@@ -125,7 +125,7 @@ class Waiter:
         self.answered.set()
 
 
-def answer_of(reply: Reply, subject: str) -> Msg:
+def unwrap_reply(reply: Reply, subject: str) -> Msg:
     """Return the message, or raise what it stands for."""
     if not isinstance(reply, Msg):
         # A copy: one error may have been the answer to many.

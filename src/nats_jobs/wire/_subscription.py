@@ -91,11 +91,11 @@ class Subscription:
         Raises:
             ConnectionLost, RequestTimeout: the server did not confirm; the iteration ends all the same.
         """
-        self._connection.drop(self.sid, keep=True)
+        self._connection.lowlevel.unsubscribe(self.sid, drain=True)
         try:
             await self._connection.flush()
         finally:
-            self._connection.drop(self.sid)
+            self._connection.lowlevel.unsubscribe(self.sid)
             self.end()
 
     def deliver(self, message: Msg) -> None:

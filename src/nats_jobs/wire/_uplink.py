@@ -23,11 +23,11 @@ from ._dial import dial
 from ._info import updated
 from ._interests import Interests
 from ._link import Link
+from ._listener import ConnectionListener
 from ._options import Options
 from ._pulse import Pulse
 from ._requests import Requests
 from ._servers import ServerPool
-from ._watcher import LinkWatcher
 
 __all__ = ("Uplink",)
 
@@ -42,17 +42,17 @@ class Uplink:
         self,
         urls: Sequence[str],
         options: Options,
-        watcher: LinkWatcher,
+        listener: ConnectionListener,
         interests: Interests,
         requests: Requests,
     ) -> None:
         self.link: Link | None = None
         self.info: dict[str, Any] = {}
         self.reconnects = 0
-        self.pulse = Pulse(watcher.loop_held)
+        self.pulse = Pulse(listener.on_loop_blocked)
         self._pool = ServerPool(urls, options)
         self._options = options
-        self._watcher = watcher
+        self._listener = listener
         self._interests = interests
         self._requests = requests
         self._complaints = Complaints(interests, requests)
@@ -208,7 +208,7 @@ class Uplink:
         self._interests.move_in(link)
         self._linked.set()
         self._interests.announce()
-        self._watcher.link_up(str(link.server), self.reconnects)
+        self._listener.on_connected(str(link.server), self.reconnects)
 
     def link_broke(self, link: Link, why: str) -> None:
         if self.link is link:
@@ -217,7 +217,7 @@ class Uplink:
 
         self._sum_up()
         self._requests.fail_all(ConnectionLost(str(link.server), why))
-        self._watcher.link_down(str(link.server), why)
+        self._listener.on_disconnected(str(link.server), why)
 
     def _sum_up(self) -> None:
         """Keep what the link has counted."""
@@ -257,7 +257,7 @@ class Uplink:
 
     def take_error(self, link: Link, text: str) -> None:
         self._complaints.take(link, text)
-        self._watcher.server_error(str(link.server), text)
+        self._listener.on_server_error(str(link.server), text)
 
     def _learn(self, link: Link, fields: dict[str, Any]) -> None:
         self.info = updated(self.info, fields)

@@ -14,6 +14,7 @@ from typing import Any
 import nats.errors
 
 __all__ = (
+    "ApiError",
     "AuthorizationFailed",
     "BadSubject",
     "ConfigMismatch",
@@ -268,16 +269,29 @@ class PullRefused(NatsJobsError):
 
 
 @dataclass(eq=False)
+class ApiError(NatsJobsError):
+    """JetStream refused a request to its API. `err_code` is JetStream's own, `code` resembles HTTP's."""
+
+    call: str
+    err_code: int
+    reason: str
+    code: int = 0
+
+    def __str__(self) -> str:
+        return f"JetStream refuses {self.call}: {self.reason} ({self.err_code or self.code})"
+
+
+@dataclass(eq=False)
 class NotConfirmed(NatsJobsError):
     """The server did not confirm a publish in the time there was; it may still have been stored."""
 
     subject: str
     seconds: float
-    why: str
+    reason: str
 
     def __str__(self) -> str:
         return (
-            f"publish to {self.subject!r} was not confirmed within {self.seconds:g} s ({self.why}); repeating it with the same "
+            f"publish to {self.subject!r} was not confirmed within {self.seconds:g} s ({self.reason}); repeating it with the same "
             "id is safe inside the stream's duplicate window"
         )
 
@@ -288,10 +302,10 @@ class PublishRefused(NatsJobsError):
 
     subject: str
     err_code: int
-    description: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"publish to {self.subject!r} was refused: {self.description} ({self.err_code})"
+        return f"publish to {self.subject!r} was refused: {self.reason} ({self.err_code})"
 
 
 # Jobs.
@@ -333,10 +347,10 @@ class SetupFailed(NatsJobsError):
 
     kind: str
     name: str
-    why: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name!r} could not be set up: {self.why}"
+        return f"{self.kind} {self.name!r} could not be set up: {self.reason}"
 
 
 @dataclass(eq=False)

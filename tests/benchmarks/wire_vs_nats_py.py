@@ -41,7 +41,7 @@ import nats.js.errors
 from nats.js.api import ConsumerConfig, StorageType, StreamConfig
 
 from nats_jobs._clock import running_clock
-from nats_jobs.jetstream import ACK, Delivery, Puller, jetstream_context
+from nats_jobs.jetstream import ACK, Delivery, JetStreamApi, Puller, jetstream_context
 from nats_jobs.server import run_server
 from nats_jobs.wire import Reply, connect, unwrap_reply
 
@@ -164,8 +164,7 @@ async def our_confirmed_pull(url: str, count: int) -> float:
             puller.pull(BATCH - puller.outstanding)
 
         puller = Puller(
-            nc,
-            jetstream_context(nc),
+            JetStreamApi(nc),
             "BENCH",
             "bench",
             expires=5.0,

@@ -17,7 +17,15 @@ from anyio.abc import TaskGroup
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
 
 from nats_jobs._clock import running_clock
-from nats_jobs.jetstream import ACK, Delivery, Puller, jetstream_context, nak_answer, term_answer
+from nats_jobs.jetstream import (
+    ACK,
+    Delivery,
+    JetStreamApi,
+    Puller,
+    jetstream_context,
+    nak_answer,
+    term_answer,
+)
 from nats_jobs.server import Server
 from nats_jobs.wire import Connection, Msg, Reply, connect
 from support.fake_link import FakeServer
@@ -102,10 +110,10 @@ class Bench:
         started = anyio.Event()
 
         async def live() -> None:
-            async with self._open() as (connection, js), anyio.create_task_group() as group:
+            async with self._open() as (connection, _), anyio.create_task_group() as group:
                 holder = Holder(connection, cast(Puller, None))
                 holder.puller = Puller(
-                    connection, js, self.name, "C",
+                    JetStreamApi(connection), self.name, "C",
                     expires=30.0, clock=running_clock(), take=holder.take, ready=started.set,
                 )  # fmt: skip
                 holders.append(holder)

@@ -14,7 +14,7 @@ from nats.js.client import JetStreamContext
 
 from nats_jobs._clock import running_clock
 from nats_jobs.errors import ConsumerGone, PullRefused, RequestTimeout, UsageError
-from nats_jobs.jetstream import Delivery, Puller, jetstream_context
+from nats_jobs.jetstream import Delivery, JetStreamApi, Puller, jetstream_context
 from nats_jobs.server import run_server
 from nats_jobs.wire import Connection, connect
 from support.jobs import LIMIT, until
@@ -32,8 +32,7 @@ class Station:
         self.got: list[Delivery] = []
         self.readies = 0
         self.puller = Puller(
-            connection,
-            js,
+            JetStreamApi(connection),
             name,
             "c",
             expires=expires,

@@ -8,10 +8,9 @@ from typing import cast
 
 import anyio
 import pytest
-from nats.js.client import JetStreamContext
 
 from nats_jobs._clock import running_clock
-from nats_jobs.jetstream import Delivery, Puller
+from nats_jobs.jetstream import Delivery, JetStreamApi, Puller
 from nats_jobs.wire import Connection, Msg
 from support.fake_link import FakeLink, FakeServer
 from support.virtual_time import anyio_backend as anyio_backend, pause
@@ -28,8 +27,7 @@ class Counter:
         self.link: FakeLink = self.server.link("counter")
         self.got: list[Delivery] = []
         self.puller = Puller(
-            cast(Connection, self.link),
-            cast(JetStreamContext, None),
+            JetStreamApi(cast(Connection, self.link)),
             self.server.stream,
             self.server.consumer,
             expires=60.0,

@@ -16,7 +16,7 @@ from nats_jobs.dead_letters import Header, Round, _redrive
 from nats_jobs.dead_letters._box import Box
 from nats_jobs.dead_letters._fitting import publish_fitting
 from nats_jobs.dead_letters._history import read_history, write_history
-from nats_jobs.errors import PublishRefused, ServerRefused, SetupFailed, UsageError
+from nats_jobs.errors import ApiError, PublishRefused, SetupFailed, UsageError
 from nats_jobs.events import DeadLettered, Receive
 from nats_jobs.jobs import _dead_letters, _settle
 from nats_jobs.server import run_server
@@ -387,10 +387,10 @@ async def test_where_nothing_can_be_removed_nothing_is_redriven_and_the_refusal_
                 with pytest.raises(UsageError, match="deny_delete"):
                     await redriving
 
-            with pytest.raises(ServerRefused, match="purge not permitted"):
+            with pytest.raises(ApiError, match="purge not permitted"):
                 await dead_letters.purge(p)
 
-            with pytest.raises(ServerRefused, match="delete not permitted"):
+            with pytest.raises(ApiError, match="delete not permitted"):
                 await dead_letters.remove(p, 1)
 
             assert await in_stream(p.js, "JOBS") == 0
@@ -432,7 +432,7 @@ async def test_parking_a_delivery_twice_stores_one_letter(url: str, name: str) -
         await p.enqueue(name, "x")
         delivery = await pull_one(p, name)
         for _ in range(2):
-            await dead_letters.park(p.connection, delivery, "rejected", Reject("no"))
+            await dead_letters.park(p.api, delivery, "rejected", Reject("no"))
 
         assert await dead_letters.count(p, stream=name) == 1
 
@@ -446,7 +446,7 @@ async def test_parking_a_later_delivery_of_the_same_job_stores_no_second_letter(
         for attempt in (1, 2):
             delivery = await pull_one(p, name)
             assert delivery.attempt == attempt
-            await dead_letters.park(p.connection, delivery, "rejected", Reject("no"))
+            await dead_letters.park(p.api, delivery, "rejected", Reject("no"))
             await delivery.nak()
 
         [letter] = await letters_of(p, name)
@@ -501,7 +501,7 @@ async def test_the_text_of_any_error_fits_into_a_header(
     async with job_processor(url) as p:
         await p.js.delete_consumer(name, f"{name}Consumer")
         await p.enqueue(name, "x")
-        await dead_letters.park(p.connection, await pull_one(p, name), "exhausted", error)
+        await dead_letters.park(p.api, await pull_one(p, name), "exhausted", error)
         [letter] = await letters_of(p, name)
 
     assert (letter.error, letter.error_type) == (text, type(error).__qualname__)

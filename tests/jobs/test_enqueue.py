@@ -25,8 +25,8 @@ from nats_jobs.errors import (
     PublishRefused,
     UsageError,
 )
-from nats_jobs.jetstream import _confirmation, _publish, _publish_many
-from nats_jobs.jetstream._confirmation import read_confirmation
+from nats_jobs.jetstream import _pub_ack, _publish_many, _retrying
+from nats_jobs.jetstream._pub_ack import parse_pub_ack
 from nats_jobs.server import run_server
 from nats_jobs.wire import Msg, connect
 from support.jobs import LIMIT, in_stream, until, until_empty
@@ -308,7 +308,7 @@ async def test_what_may_pass_is_repeated_under_the_same_id(
     url: str, name: str, monkeypatch: pytest.MonkeyPatch, first: int | None
 ) -> None:
     """Silence, or an error of a server that is busy with itself. Here somebody else answers in the place of a stream."""
-    monkeypatch.setattr(_publish, "ONE_TRY", 0.2)
+    monkeypatch.setattr(_retrying, "TRY_TIMEOUT", 0.2)
     tries = Counter[str]()
     async with (
         job_processor(url, enqueue_timeout=LIMIT) as p,
@@ -397,7 +397,7 @@ async def test_a_subject_that_belongs_to_another_stream_is_refused(url: str, nam
 async def test_an_answer_of_a_subscriber_is_no_confirmation(url: str, name: str, odd: bytes) -> None:
     """Nor the end of the connection, in whose reader many are read; also when the stream's own have been seen before."""
     for usual in (b'{"stream":"A","seq":1}', b'{"seq":1,"stream":"A:1"}'):
-        read_confirmation(name, answer(usual))
+        parse_pub_ack(name, answer(usual))
 
     async with (
         job_processor(url) as p,
@@ -411,10 +411,10 @@ async def test_an_answer_of_a_subscriber_is_no_confirmation(url: str, name: str,
 
         group.start_soon(respond)
         with anyio.fail_after(LIMIT):
-            with pytest.raises(PublishRefused, match="no confirmation"):
+            with pytest.raises(PublishRefused, match="not a confirmation"):
                 await p.enqueue(name, 1)
 
-            with pytest.raises(EnqueueFailed, match="no confirmation"):
+            with pytest.raises(EnqueueFailed, match="not a confirmation"):
                 await p.enqueue_many(name, [1])
 
 
@@ -445,19 +445,19 @@ def test_a_confirmation_is_read_however_it_is_written_and_often(
     written: bytes, stream: str, sequence: int, duplicate: bool
 ) -> None:
     for times in (1, 1, 10, 10**6, 2**64 - 1):
-        read = read_confirmation("x", answer(written % (sequence * times)))
+        read = parse_pub_ack("x", answer(written % (sequence * times)))
         assert read == Enqueued(stream, sequence * times, duplicate)
         assert type(read.duplicate) is bool
 
 
 def test_what_is_kept_of_confirmations_is_bounded() -> None:
     for number in range(2000):
-        assert read_confirmation("x", answer(b'{"stream":"S%d","seq":7}' % number)).stream == f"S{number}"
-        assert len(_confirmation._streams) <= 256
+        assert parse_pub_ack("x", answer(b'{"stream":"S%d","seq":7}' % number)).stream == f"S{number}"
+        assert len(_pub_ack._streams) <= 256
 
     long = "x" * 100_000
-    assert read_confirmation("x", answer(b'{"stream":"%b","seq":7}' % long.encode())).stream == long
-    assert max(map(len, _confirmation._streams)) < 2000
+    assert parse_pub_ack("x", answer(b'{"stream":"%b","seq":7}' % long.encode())).stream == long
+    assert max(map(len, _pub_ack._streams)) < 2000
 
 
 # Many...
@@ -480,7 +480,7 @@ async def test_many_are_stored_in_their_order_and_answered_in_it(url: str, name:
 
 
 @pytest.mark.parametrize(
-    ("bound", "most"), [("_IN_FLIGHT", 10), ("_BYTES_IN_FLIGHT", 10_000)], ids=["count", "bytes"]
+    ("bound", "most"), [("_MAX_IN_FLIGHT", 10), ("_MAX_BYTES_IN_FLIGHT", 10_000)], ids=["count", "bytes"]
 )
 async def test_only_so_many_are_unanswered_at_a_time_and_they_do_not_go_one_by_one(
     url: str, name: str, monkeypatch: pytest.MonkeyPatch, bound: str, most: int

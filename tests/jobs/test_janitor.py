@@ -202,7 +202,7 @@ async def test_a_job_parked_by_a_worker_that_died_then_is_parked_once(url: str, 
     async with job_processor(url) as p, first_in_line(p, name) as delivery:
         await p.start(defn)
         await p.enqueue(defn, "x")
-        await dead_letters.park(p.connection, await delivery(), "rejected", Reject("no"))
+        await dead_letters.park(p.api, await delivery(), "rejected", Reject("no"))
         await until_empty(p.js, name)
         assert [letter.reason for letter in await letters_of(p, name)] == ["rejected"]
         await p.stop()

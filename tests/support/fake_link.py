@@ -23,7 +23,7 @@ from typing import Any
 
 import anyio
 
-from nats_jobs.errors import ConnectionLost
+from nats_jobs.errors import ConnectionLost, NoResponders
 from nats_jobs.jetstream import ACK
 from nats_jobs.wire import Msg, OnReply
 
@@ -390,6 +390,9 @@ class FakeLink:
             self.server.drop_requests(self, self._interests[sid][0])
             if not drain:
                 del self._interests[sid]
+
+    async def request(self, subject: str, *args: object, **kwargs: object) -> Msg:
+        raise NoResponders(subject)
 
     async def flush(self, timeout: float = 10.0) -> None:
         await anyio.sleep(self.delay_in + self.delay_out)

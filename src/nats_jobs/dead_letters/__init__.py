@@ -7,7 +7,7 @@ Every function takes a `JobProcessor`. Each letter has a number of its own, its 
 
     await dead_letters.redrive_many(p, stream="ORDERS", reason="exhausted", rate=10)
 
-All raise, besides what each one names: `ServerRefused` when JetStream refuses, `NoResponders` when it does
+All raise, besides what each one names: `ApiError` when JetStream refuses, `NoResponders` when it does
 not answer, `RequestTimeout`, `ConnectionLost`.
 """
 

@@ -6,7 +6,7 @@ import math
 from datetime import datetime
 
 from ..errors import UsageError
-from ._box import Box, HasConnection
+from ._box import Box, HasApi
 from ._letter import DeadLetter
 from ._selection import Selection, check_count
 
@@ -49,7 +49,7 @@ class Letters:
 
 
 def browse(
-    processor: HasConnection,
+    processor: HasApi,
     *,
     stream: str | None = None,
     reason: str | None = None,
@@ -75,11 +75,11 @@ def browse(
     if limit is not None:
         check_count("limit", limit, 1)
 
-    return Letters(Box(processor.connection), Selection(stream, reason, before), after=after, limit=limit)
+    return Letters(Box(processor.api), Selection(stream, reason, before), after=after, limit=limit)
 
 
 async def count(
-    processor: HasConnection,
+    processor: HasApi,
     *,
     stream: str | None = None,
     reason: str | None = None,
@@ -87,7 +87,7 @@ async def count(
 ) -> int:
     """Count dead letters: one request for all, or for a stream; with `reason` or `before` they are read. See `browse`."""
     selection = Selection(stream, reason, before)
-    box = Box(processor.connection)
+    box = Box(processor.api)
     if selection.is_by_subject:
         return await box.count(selection.subject)
 
@@ -98,13 +98,13 @@ async def count(
     return total
 
 
-async def show(processor: HasConnection, sequence: int) -> DeadLetter:
+async def show(processor: HasApi, sequence: int) -> DeadLetter:
     """Return one dead letter.
 
     Raises:
         UsageError: there is none with this sequence.
     """
-    return await existing(Box(processor.connection), sequence)
+    return await existing(Box(processor.api), sequence)
 
 
 async def existing(box: Box, sequence: int) -> DeadLetter:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import PayloadTooLarge, PublishRefused
-from ..jetstream import Enqueued, publish
+from ..jetstream import Enqueued, ErrorCode, publish
 from ..wire import Connection, Headers, encode_headers
 from ._stream import Header
 
 __all__ = ("headers_of_job", "one_line", "publish_fitting")
 
-# The message is larger than the stream takes; its headers are larger than JetStream takes (64 KiB).
-_TOO_LARGE = (10054, 10097)
+# The headers may be larger than JetStream takes, which is 64 KiB.
+_TOO_LARGE = (ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.HEADERS_TOO_LARGE)
 _OURS = frozenset(value.lower() for name, value in vars(Header).items() if name.isupper())
 
 

@@ -9,9 +9,8 @@ import anyio
 
 from .._groups import text_of
 from ..errors import NatsJobsError, NotConfirmed
-from ..jetstream import Delivery, Enqueued
+from ..jetstream import Delivery, Enqueued, JetStreamApi
 from ..units import utc_text
-from ..wire import Connection
 from ._box import Box
 from ._fitting import headers_of_job, one_line, publish_fitting
 from ._stranded import Stranded
@@ -30,9 +29,7 @@ _LONGEST_NAME = 200
 _SHORT_TEXT = 200
 
 
-async def park(
-    connection: Connection, delivery: Delivery | Stranded, reason: str, error: BaseException
-) -> None:
+async def park(api: JetStreamApi, delivery: Delivery | Stranded, reason: str, error: BaseException) -> None:
     """Publish the dead letter of `delivery` and wait until it is stored. Settling the original comes after.
 
     Repeating it stores one only: its id is `<stream>:<sequence>`. When headers and payload are more than
@@ -42,10 +39,10 @@ async def park(
     Raises:
         NotConfirmed, PublishRefused, PayloadTooLarge: it is not stored.
     """
-    letter = _Unsent(connection, delivery, reason, error)
+    letter = _Unsent(api, delivery, reason, error)
     id = f"{delivery.stream}:{delivery.sequence}"
     ack = await letter.send(id)
-    if ack.duplicate and not await _is_of(connection, ack.sequence, delivery):
+    if ack.duplicate and not await _is_of(api, ack.sequence, delivery):
         # A stream that was made anew counts from 1 again, and another job had this number.
         await letter.send(f"{id}:{letter.enqueued_at}")
 
@@ -54,10 +51,10 @@ class _Unsent:
     """A letter that can be sent under one id or another."""
 
     def __init__(
-        self, connection: Connection, delivery: Delivery | Stranded, reason: str, error: BaseException
+        self, api: JetStreamApi, delivery: Delivery | Stranded, reason: str, error: BaseException
     ) -> None:
         self.enqueued_at = utc_text(delivery.stored_at)
-        self._connection = connection
+        self._api = api
         self._delivery = delivery
         self._reason = reason
         self._error = error
@@ -71,7 +68,7 @@ class _Unsent:
 
     async def _make_stream_again(self) -> None:
         """See to it that the stream stands: it may have been deleted while we work."""
-        box = Box(self._connection)
+        box = Box(self._api)
         try:
             with anyio.move_on_after(_MAKE_LIMIT):
                 if await box.state() is None:
@@ -82,7 +79,7 @@ class _Unsent:
     async def _send(self, id: str, timeout: float) -> Enqueued:
         delivery = self._delivery
         return await publish_fitting(
-            self._connection,
+            self._api.connection,
             subject_of(delivery.stream, delivery.subject),
             delivery.data,
             headers_of_job(delivery.headers),
@@ -123,9 +120,9 @@ class _Unsent:
         }
 
 
-async def _is_of(connection: Connection, sequence: int, delivery: Delivery | Stranded) -> bool:
+async def _is_of(api: JetStreamApi, sequence: int, delivery: Delivery | Stranded) -> bool:
     """Whether the letter that is there already is of this very delivery; not known of one that was removed since."""
-    letter = await Box(connection).letter(sequence)
+    letter = await Box(api).letter(sequence)
     return (
         letter is not None
         and (letter.stream, letter.original_sequence) == (delivery.stream, delivery.sequence)

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from ._box import Box, HasConnection
+from ._box import Box, HasApi
 from ._browse import Letters, existing
 from ._selection import Selection
 
 __all__ = ("purge", "remove")
 
 
-async def remove(processor: HasConnection, sequence: int) -> None:
+async def remove(processor: HasApi, sequence: int) -> None:
     """Throw one dead letter away.
 
     Raises:
         UsageError: there is none with this sequence.
     """
-    box = Box(processor.connection)
+    box = Box(processor.api)
     await existing(box, sequence)
     await box.remove(sequence)
 
 
 async def purge(
-    processor: HasConnection,
+    processor: HasApi,
     *,
     stream: str | None = None,
     reason: str | None = None,
@@ -41,7 +41,7 @@ async def purge(
         UsageError: an argument that cannot work.
     """
     selection = Selection(stream, reason, before)
-    box = Box(processor.connection)
+    box = Box(processor.api)
     if selection.is_by_subject:
         state = await box.state()
         return await box.purge(selection.subject, state.last_sequence) if state is not None else 0

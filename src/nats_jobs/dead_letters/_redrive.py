@@ -14,9 +14,9 @@ from typing import Any
 import anyio
 
 from ..errors import NatsJobsError, PayloadTooLarge, PublishRefused, UsageError
-from ..jetstream import Enqueued
+from ..jetstream import Enqueued, ErrorCode
 from ..wire import Headers
-from ._box import API_PATIENCE, Box, HasConnection, State
+from ._box import API_PATIENCE, Box, HasApi, State
 from ._browse import Letters, existing
 from ._fitting import publish_fitting
 from ._history import write_history
@@ -30,8 +30,6 @@ _PUBLISH_TIMEOUT = 15.0
 # A cancellation between publishing and removing waits for the removal, which ends before this by itself.
 _REMOVE_LIMIT = 2 * API_PATIENCE
 _MOST_FAILURES = 100
-_NO_STREAM = 10059
-_OTHER_STREAM = 10060
 # It was for the first time only, and would give the job one attempt more.
 _NOT_BEFORE = "nats-jobs-not-before"
 
@@ -48,7 +46,7 @@ class Redriven:
     failures: dict[int, NatsJobsError] = field(default_factory=dict)
 
 
-async def redrive(processor: HasConnection, sequence: int) -> Enqueued:
+async def redrive(processor: HasApi, sequence: int) -> Enqueued:
     """Give one dead letter back: its job goes to the subject it came from, then the letter is removed.
 
     The job counts its attempts from 1 again. It has the headers it was enqueued with, and what is known of
@@ -60,14 +58,14 @@ async def redrive(processor: HasConnection, sequence: int) -> Enqueued:
         PublishRefused: its stream is gone, or does not take it. The letter is kept.
         NotConfirmed, PayloadTooLarge: the job is not stored, or not known to be. The letter is kept.
     """
-    box = Box(processor.connection)
+    box = Box(processor.api)
     letter = await existing(box, sequence)
     await _check_removable(box)
     return await _Desk(box).redrive(letter)
 
 
 async def redrive_many(
-    processor: HasConnection,
+    processor: HasApi,
     *,
     stream: str | None = None,
     reason: str | None = None,
@@ -95,7 +93,7 @@ async def redrive_many(
         check_count("limit", limit, 1)
 
     pace = _Pace(rate)
-    box = Box(processor.connection)
+    box = Box(processor.api)
     await _check_removable(box)
     desk = _Desk(box)
     outcome = Redriven()
@@ -122,7 +120,7 @@ class _Desk:
     async def redrive(self, letter: DeadLetter) -> Enqueued:
         await self._check_stream(letter)
         ack = await publish_fitting(
-            self._box.connection,
+            self._box.api.connection,
             letter.subject,
             letter.data,
             Headers(
@@ -146,12 +144,14 @@ class _Desk:
         kept = f"dead letter {letter.sequence} is kept"
         if state is None:
             raise PublishRefused(
-                letter.subject, _NO_STREAM, f"stream {stream!r} does not exist any more; {kept}"
+                letter.subject,
+                ErrorCode.STREAM_NOT_FOUND,
+                f"stream {stream!r} does not exist any more; {kept}",
             )
 
         if not any(_covers(pattern, letter.subject) for pattern in state.subjects):
             why = f"stream {stream!r} does not take this subject any more; {kept}"
-            raise PublishRefused(letter.subject, _OTHER_STREAM, why)
+            raise PublishRefused(letter.subject, ErrorCode.OTHER_STREAM_EXPECTED, why)
 
 
 class _Pace:

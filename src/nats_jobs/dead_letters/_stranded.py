@@ -6,7 +6,8 @@ from base64 import b64decode
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..wire import Connection, Headers, parse_headers
+from ..jetstream import JetStreamApi
+from ..wire import Headers, parse_headers
 from ._box import Box
 
 __all__ = ("Stranded",)
@@ -33,10 +34,10 @@ class Stranded:
 
     @classmethod
     async def find(
-        cls, connection: Connection, stream: str, consumer: str, sequence: int, attempt: int
+        cls, api: JetStreamApi, stream: str, consumer: str, sequence: int, attempt: int
     ) -> Stranded | None:
         """Read it from its stream; None when it is not there any more, since a late answer has ended it, say."""
-        message = await Box(connection).message(stream, {"seq": sequence})
+        message = await Box(api).message(stream, {"seq": sequence})
         if message is None:
             return None
 
@@ -51,6 +52,6 @@ class Stranded:
             stored_at=datetime.fromisoformat(message["time"]),
         )
 
-    async def remove(self, connection: Connection) -> bool:
+    async def remove(self, api: JetStreamApi) -> bool:
         """Remove it from its stream; False when it was gone already."""
-        return await Box(connection).remove(self.sequence, self.stream)
+        return await Box(api).remove(self.sequence, self.stream)

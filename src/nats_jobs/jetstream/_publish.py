@@ -1,23 +1,11 @@
-"""Publishing one message with the server's confirmation.
-
-While a leader is elected the server answers 503 for 5 to 7 seconds (seen on 2.15), so a publish is
-repeated, with the same message id, until its time is up.
-"""
+"""Publishing one message with the server's confirmation."""
 
 from __future__ import annotations
 
-import anyio
-
-from ..errors import (
-    ConnectionLost,
-    NatsJobsError,
-    NoResponders,
-    NotConfirmed,
-    PublishRefused,
-    RequestTimeout,
-)
+from ..errors import NatsJobsError, NotConfirmed
 from ..wire import Connection
-from ._confirmation import ONE_TRY, Enqueued, is_passing, pause_after, read_confirmation
+from ._pub_ack import Enqueued, parse_pub_ack
+from ._retrying import is_retryable, retrying
 
 __all__ = ("publish",)
 
@@ -36,26 +24,15 @@ async def publish(
         PublishRefused: the server will not store it.
         PayloadTooLarge, PermissionDenied, ConnectionClosed: nothing was stored.
     """
-    began = anyio.current_time()
-    left = timeout
-    tries = 0
-    why: NatsJobsError | None = None
-    while True:
-        try:
-            reply = await connection.request(subject, data, timeout=min(ONE_TRY, left), headers=block)
-            return read_confirmation(subject, reply)
-        except (NoResponders, ConnectionLost, RequestTimeout, PublishRefused) as error:
-            if not is_passing(error):
-                raise
 
-            # A try that the deadline cut short tells less than the one before it.
-            if why is None or not (isinstance(error, RequestTimeout) and error.seconds < ONE_TRY):
-                why = error
+    async def attempt(seconds: float) -> Enqueued:
+        reply = await connection.request(subject, data, timeout=seconds, headers=block)
+        return parse_pub_ack(subject, reply)
 
-            wait = pause_after(tries)
-            tries += 1
-            left = began + timeout - anyio.current_time() - wait
-            if left <= 0:
-                raise NotConfirmed(subject, timeout, str(why)) from error
+    try:
+        return await retrying(attempt, timeout)
+    except NatsJobsError as error:
+        if not is_retryable(error):
+            raise
 
-        await anyio.sleep(wait)
+        raise NotConfirmed(subject, timeout, str(error)) from error

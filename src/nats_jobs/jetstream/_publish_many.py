@@ -10,15 +10,16 @@ from anyio.lowlevel import checkpoint
 
 from ..errors import ConnectionLost, NatsJobsError, NotConfirmed, RequestTimeout
 from ..wire import Connection, Reply, unwrap_reply
-from ._confirmation import ONE_TRY, Enqueued, is_passing, pause_after, read_confirmation
+from ._pub_ack import Enqueued, parse_pub_ack
+from ._retrying import TRY_TIMEOUT, is_retryable, retry_delay
 
 __all__ = ("publish_many",)
 
 # What may be unanswered at a time: enough to keep a distant server busy, and no gigabytes.
-_IN_FLIGHT = 4096
-_BYTES_IN_FLIGHT = 4 * 1024 * 1024
+_MAX_IN_FLIGHT = 4096
+_MAX_BYTES_IN_FLIGHT = 4 * 1024 * 1024
 # Messages after which the link gets a turn: the server works on them while the next are made.
-_ROW = 128
+_YIELD_INTERVAL = 128
 
 # Encoded headers, and data.
 _Message = tuple[bytes, bytes]
@@ -42,25 +43,25 @@ async def publish_many(
     tries = 0
     deadline: float | None = None
     while True:
-        tour = _Tour(connection, subject, acks, failures)
-        await tour.run(todo)
-        if not tour.passing:
+        one_pass = _Pass(connection, subject, acks, failures)
+        await one_pass.run(todo)
+        if not one_pass.retryable:
             return acks, failures
 
-        wait = pause_after(tries)
+        wait = retry_delay(tries)
         tries += 1
         deadline = deadline or anyio.current_time() + timeout
         if anyio.current_time() + wait >= deadline:
-            for index, (_, error) in tour.passing.items():
+            for index, (_, error) in one_pass.retryable.items():
                 failures[index] = NotConfirmed(subject, timeout, str(error))
 
             return acks, failures
 
         await anyio.sleep(wait)
-        todo = [(index, message) for index, (message, _) in sorted(tour.passing.items())]
+        todo = [(index, message) for index, (message, _) in sorted(one_pass.retryable.items())]
 
 
-class _Tour:
+class _Pass:
     """One try of each message, with a bounded number of them unanswered."""
 
     def __init__(
@@ -70,7 +71,7 @@ class _Tour:
         acks: dict[int, Enqueued],
         failures: dict[int, Exception],
     ) -> None:
-        self.passing: dict[int, tuple[_Message, Exception]] = {}
+        self.retryable: dict[int, tuple[_Message, Exception]] = {}
         self._connection = connection
         self._subject = subject
         self._acks = acks
@@ -83,12 +84,12 @@ class _Tour:
     async def run(self, todo: Iterable[tuple[int, _Message]]) -> None:
         try:
             for sent, (index, message) in enumerate(todo, 1):
-                if len(self._unanswered) >= _IN_FLIGHT or self._bytes >= _BYTES_IN_FLIGHT:
+                if len(self._unanswered) >= _MAX_IN_FLIGHT or self._bytes >= _MAX_BYTES_IN_FLIGHT:
                     # Half: so that the frames of many messages leave in one send.
                     await self._wait_until_unanswered(len(self._unanswered) // 2)
 
                 self._send(index, message)
-                if sent % _ROW == 0:
+                if sent % _YIELD_INTERVAL == 0:
                     await checkpoint()
 
             await self._wait_until_unanswered(0)
@@ -103,7 +104,7 @@ class _Tour:
                 self._subject, data, partial(self._on_reply, index), block
             )
         except ConnectionLost as error:
-            self.passing[index] = message, error
+            self.retryable[index] = message, error
         except NatsJobsError as error:
             self._failures[index] = error
         else:
@@ -116,7 +117,7 @@ class _Tour:
             before = len(self._unanswered)
             self._goal = goal
             self._reached = anyio.Event()
-            with anyio.move_on_after(ONE_TRY):
+            with anyio.move_on_after(TRY_TIMEOUT):
                 await self._reached.wait()
 
             if len(self._unanswered) == before:
@@ -125,7 +126,7 @@ class _Tour:
     def _give_up_silent(self) -> None:
         for index, (message, reply_subject) in self._unanswered.items():
             self._connection.lowlevel.cancel_request(reply_subject)
-            self.passing[index] = message, RequestTimeout(self._subject, ONE_TRY)
+            self.retryable[index] = message, RequestTimeout(self._subject, TRY_TIMEOUT)
 
         self._unanswered.clear()
         self._bytes = 0
@@ -134,10 +135,10 @@ class _Tour:
         message, _ = self._unanswered.pop(index)
         self._bytes -= len(message[1])
         try:
-            self._acks[index] = read_confirmation(self._subject, unwrap_reply(reply, self._subject))
+            self._acks[index] = parse_pub_ack(self._subject, unwrap_reply(reply, self._subject))
         except NatsJobsError as error:
-            if is_passing(error):
-                self.passing[index] = message, error
+            if is_retryable(error):
+                self.retryable[index] = message, error
             else:
                 self._failures[index] = error
 

@@ -13,12 +13,11 @@ from collections.abc import Callable
 
 import anyio
 from anyio.abc import TaskStatus
-from nats.js.client import JetStreamContext
-from nats.js.errors import NotFoundError
 
 from .._clock import Clock
 from ..backoff import jittered
 from ..errors import (
+    ApiError,
     ConnectFailed,
     ConnectionClosed,
     ConnectionLost,
@@ -29,8 +28,10 @@ from ..errors import (
     ServerRefused,
 )
 from ..units import to_ns
-from ..wire import Connection, Msg
+from ..wire import Msg
+from ._api import JetStreamApi
 from ._delivery import Delivery, is_delivery
+from ._error_codes import ErrorCode
 from ._status import PullStatus, StatusKind, read_status
 
 __all__ = ("Puller",)
@@ -39,6 +40,7 @@ _LONGEST_HEARTBEAT = 3.0
 _SILENT_BEATS = 2
 _FLUSH = 5.0
 _EXISTENCE = 1.0
+_GONE_CODES = (ErrorCode.CONSUMER_NOT_FOUND, ErrorCode.STREAM_NOT_FOUND)
 
 
 class Puller:
@@ -53,8 +55,7 @@ class Puller:
 
     def __init__(
         self,
-        connection: Connection,
-        js: JetStreamContext,
+        api: JetStreamApi,
         stream: str,
         consumer: str,
         *,
@@ -68,13 +69,13 @@ class Puller:
         self.expires = expires
         self.outstanding = 0
         self.max_batch: int | None = None
-        self._connection = connection
-        self._js = js
+        self._connection = api.connection
+        self._api = api
         self._clock = clock
         self._take = take
         self._ready = ready
         self._heartbeat = min(expires / 2, _LONGEST_HEARTBEAT)
-        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._subject = api.subject(f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._limits = f'"expires":{to_ns(expires)},"idle_heartbeat":{to_ns(self._heartbeat)}'
         self._inbox = ""
         self._asked_since = -math.inf
@@ -206,12 +207,12 @@ class Puller:
         try:
             # Without a leader there is no answer, and who waits for it does not pull meanwhile.
             with anyio.move_on_after(_EXISTENCE):
-                await self._js.consumer_info(self.stream, self.consumer)
-        except NotFoundError as error:
-            raise ConsumerGone(self.stream, self.consumer, str(error.description)) from None
-        except Exception:
+                await self._api.consumer(self.stream, self.consumer)
+        except NatsJobsError as error:
+            if isinstance(error, ApiError) and error.err_code in _GONE_CODES:
+                raise ConsumerGone(self.stream, self.consumer, error.reason) from None
+
             # No leader, no link, no answer: asking again is all that can be done.
-            return
 
     def _receive(self, message: Msg) -> None:
         self._heard = True

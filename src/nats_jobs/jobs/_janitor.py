@@ -23,9 +23,10 @@ from typing import Any
 
 import anyio
 
-from ..errors import NatsJobsError, PermissionDenied, RequestTimeout, ServerRefused
+from ..errors import ApiError, NatsJobsError, PermissionDenied, RequestTimeout, ServerRefused
 from ..events import DeadLettered
-from ..wire import Connection, Msg
+from ..jetstream import JetStreamApi
+from ..wire import Msg
 from . import _dead_letters
 from ._claims import Claims
 from ._definition import JobDef
@@ -43,7 +44,7 @@ _MOST_WAITING = 10_000
 _AGAIN = 5.0
 _REMOVE_LIMIT = 5.0
 # These say the same however often it is tried.
-_FINAL = (PermissionDenied, ServerRefused)
+_FINAL = (ApiError, PermissionDenied, ServerRefused)
 
 
 @dataclass
@@ -61,21 +62,21 @@ class Janitor:
     def __init__(
         self,
         defn: JobDef[Any],
-        connection: Connection,
+        api: JetStreamApi,
         site: Site,
         claims: Claims,
         reporter: Reporter,
         counts: Counts,
     ) -> None:
         self._defn = defn
-        self._connection = connection
+        self._api = api
         self._site = site
         self._claims = claims
         self._report = reporter
         self._counts = counts
         self._waiting: deque[_Lost] = deque()
         self._heard = anyio.Event()
-        self._sid = connection.lowlevel.subscribe_nowait(
+        self._sid = api.connection.lowlevel.subscribe_nowait(
             f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{site.stream}.{site.consumer}",
             self._hear,
             queue=_GROUP,
@@ -101,7 +102,7 @@ class Janitor:
 
     def close(self) -> None:
         """Hear nothing more."""
-        self._connection.lowlevel.unsubscribe(self._sid)
+        self._api.connection.lowlevel.unsubscribe(self._sid)
 
     async def _has_ended(self, lost: _Lost) -> bool:
         """Whether there is nothing left to do, or nothing that could be done."""
@@ -124,7 +125,7 @@ class Janitor:
     async def _end(self, lost: _Lost) -> None:
         self._claims.none_left(lost.sequence, lost.deliveries)
         job = await _dead_letters.Stranded.find(
-            self._connection, self._site.stream, self._site.consumer, lost.sequence, lost.deliveries
+            self._api, self._site.stream, self._site.consumer, lost.sequence, lost.deliveries
         )
         if job is None:
             return
@@ -134,7 +135,7 @@ class Janitor:
         )
         if self._defn.dead_letter and not lost.parked:
             # Cancelled in here, the letter may be stored and the job left: better than the other way round.
-            await _dead_letters.park(self._connection, job, "crash-loop", why)
+            await _dead_letters.park(self._api, job, "crash-loop", why)
             lost.parked = True
 
         if await self._removed(job):
@@ -143,7 +144,7 @@ class Janitor:
 
     async def _removed(self, job: _dead_letters.Stranded) -> bool:
         with anyio.move_on_after(_REMOVE_LIMIT, shield=True):
-            return await job.remove(self._connection)
+            return await job.remove(self._api)
 
         raise RequestTimeout("STREAM.MSG.DELETE", _REMOVE_LIMIT)
 

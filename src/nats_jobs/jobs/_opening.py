@@ -14,6 +14,7 @@ import anyio
 from .._groups import unwrapped
 from ..errors import UsageError
 from ..events import Event
+from ..jetstream import JetStreamApi, api_prefix
 from ..wire import ConnectOptions, connect
 from ._emitter import Emitter, logger
 from ._link_events import LinkEvents
@@ -40,6 +41,8 @@ async def job_processor(
     unresponsive_after: float = _UNRESPONSIVE_AFTER,
     give_up_after: float = _GIVE_UP_AFTER,
     enqueue_timeout: float = _ENQUEUE_TIMEOUT,
+    domain: str | None = None,
+    js_prefix: str | None = None,
     **options: Unpack[ConnectOptions],
 ) -> AsyncIterator[JobProcessor]:
     """Connect to NATS, and perform and enqueue jobs inside the block.
@@ -58,6 +61,8 @@ async def job_processor(
             short, besides reporting it: `wait`, or `fail`, which ends the processor with `JobNotResponding`.
         give_up_after: seconds that a stop waits for such a job before it ends the processor the same way.
         enqueue_timeout: seconds for which an enqueue, or the set-up of a worker, is repeated before it fails.
+        domain: the JetStream domain where jobs and dead letters are, when it is not that of the server we connect to.
+        js_prefix: instead of `domain`, the prefix under which the account imports the API of another one.
         **options: how to connect, by the names of `nats.connect`; see `nats_jobs.wire.Options`.
 
     Raises:
@@ -68,6 +73,7 @@ async def job_processor(
         stop_grace, unresponsive_after, give_up_after, enqueue_timeout, on_event, on_unresponsive
     )
     signals = _checked_signals(stop_signals)
+    prefix = api_prefix(domain, js_prefix)
     patience = Patience(unresponsive_after, give_up_after, on_unresponsive)
     emitter = Emitter(on_event)
     try:
@@ -75,7 +81,7 @@ async def job_processor(
             with unwrapped():
                 async with anyio.create_task_group() as group:
                     processor = JobProcessor(
-                        connection,
+                        JetStreamApi(connection, prefix=prefix),
                         group,
                         emitter,
                         stop_grace=stop_grace,

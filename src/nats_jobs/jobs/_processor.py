@@ -11,8 +11,8 @@ from anyio.abc import TaskGroup
 from nats.js.client import JetStreamContext
 
 from ..errors import UsageError
-from ..jetstream import Enqueued, jetstream_context
-from ..wire import Connection, HeaderInput
+from ..jetstream import Enqueued, JetStreamApi, jetstream_context
+from ..wire import HeaderInput
 from ._definition import JobDef
 from ._emitter import Emitter
 from ._event_stream import EventStream
@@ -32,7 +32,7 @@ class JobProcessor:
 
     def __init__(
         self,
-        connection: Connection,
+        api: JetStreamApi,
         group: TaskGroup,
         emitter: Emitter,
         *,
@@ -40,14 +40,15 @@ class JobProcessor:
         patience: Patience,
         enqueue_timeout: float,
     ) -> None:
-        self.connection = connection
+        self.api = api
+        self.connection = api.connection
         self.stop_grace = stop_grace
         self.patience = patience
         self._group = group
         self._emitter = emitter
         self.enqueue_timeout = enqueue_timeout
-        self._producer = Producer(connection, timeout=enqueue_timeout)
-        self._js = jetstream_context(connection)
+        self._producer = Producer(api.connection, timeout=enqueue_timeout)
+        self._js = jetstream_context(api.connection, js_prefix=api.prefix)
         self._workers: list[Worker[Any]] = []
         self._stopping = False
 

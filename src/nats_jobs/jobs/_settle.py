@@ -12,8 +12,7 @@ from .._groups import text_of
 from ..backoff import delay_of
 from ..errors import JobTimeout, NatsJobsError, Retry
 from ..events import Complete, DeadLettered, Error, Interrupted as InterruptedEvent, Timeout
-from ..jetstream import ACK, Delivery, nak_answer, term_answer
-from ..wire import Connection
+from ..jetstream import ACK, Delivery, JetStreamApi, nak_answer, term_answer
 from . import _dead_letters
 from ._definition import JobDef
 from ._emitter import logger
@@ -50,7 +49,7 @@ class Settler:
     def __init__(
         self,
         defn: JobDef[Any],
-        connection: Connection,
+        api: JetStreamApi,
         leases: LeaseBook,
         limits: Limits,
         reporter: Reporter,
@@ -58,7 +57,7 @@ class Settler:
         counts: Counts,
     ) -> None:
         self._defn = defn
-        self._connection = connection
+        self._api = api
         self._leases = leases
         self._limits = limits
         self._report = reporter
@@ -183,7 +182,7 @@ class Settler:
         try:
             # Shielded, and bounded: a stop in this moment would make the job fail once more.
             with anyio.move_on_after(_PARK_LIMIT, shield=True):
-                await _dead_letters.park(self._connection, delivery, reason, error)
+                await _dead_letters.park(self._api, delivery, reason, error)
                 return True
         except NatsJobsError as trouble:
             where = f"{delivery.stream}/{delivery.sequence}"

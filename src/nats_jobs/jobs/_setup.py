@@ -11,13 +11,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
 from nats.js.api import ConsumerConfig
-from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
-from ..backoff import jittered
-from ..errors import ConfigMismatch, ConnectionLost, Difference, RequestTimeout, SetupFailed
-from ..jetstream import ServerConfig, explicit_fields
+from ..errors import (
+    ApiError,
+    ConfigMismatch,
+    ConnectionLost,
+    Difference,
+    NoResponders,
+    RequestTimeout,
+    SetupFailed,
+)
+from ..jetstream import ErrorCode, Info, JetStreamApi, explicit_fields, retrying
 from ..units import from_ns, to_ns
 from . import _dead_letters
 from ._definition import JobDef
@@ -30,13 +35,13 @@ __all__ = ("Site", "default_consumer", "default_stream", "set_up")
 _WEEK = 7 * 24 * 3600
 _ACK_WAIT = 10.0
 
-_FIRST_WAIT = 0.1
-_LONGEST_WAIT = 1.0
-# Without a leader for the meta data, and overloads (nats-server's errors.json).
-_PASSING_CODES = (10008, 10023)
-
-_STREAM_EXISTS = (10058, 10065)
-_CONSUMER_EXISTS = (10148, 10013)
+_EXISTS = (
+    ErrorCode.STREAM_NAME_IN_USE,
+    ErrorCode.SUBJECTS_OVERLAP,
+    ErrorCode.CONSUMER_EXISTS,
+    ErrorCode.CONSUMER_NAME_IN_USE,
+)
+_MISSING = (ErrorCode.STREAM_NOT_FOUND, ErrorCode.CONSUMER_NOT_FOUND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ def default_consumer(defn: JobDef[Any]) -> dict[str, Any]:
     } | _asked_of_consumer(defn)
 
 
-async def set_up(server: ServerConfig, defn: JobDef[Any], *, patience: float) -> Site:
+async def set_up(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Site:
     """See to it that stream, consumer and dead-letter stream stand.
 
     Args:
@@ -93,15 +98,15 @@ async def set_up(server: ServerConfig, defn: JobDef[Any], *, patience: float) ->
         ConfigMismatch: what exists contradicts the definition, and cannot be changed.
         SetupFailed: the server refused, or did not answer in time, with its reason.
     """
-    stream = await _in_words("stream", defn.stream, lambda: _set_up_stream(server, defn), patience)
+    stream = await _with_retries("stream", defn.stream, lambda: _set_up_stream(api, defn), patience)
     if defn.dead_letter:
         # As many as the jobs have: a node that is down must not keep them from being parked.
         replicas = stream.get("num_replicas", 1)
-        await _in_words(
-            "stream", _dead_letters.STREAM, lambda: _set_up_dead_letters(server, replicas), patience
+        await _with_retries(
+            "stream", _dead_letters.STREAM, lambda: _set_up_dead_letters(api, replicas), patience
         )
 
-    config = await _in_words("consumer", defn.consumer, lambda: _set_up_consumer(server, defn), patience)
+    config = await _with_retries("consumer", defn.consumer, lambda: _set_up_consumer(api, defn), patience)
     return Site(
         stream=defn.stream,
         consumer=defn.consumer,
@@ -111,64 +116,38 @@ async def set_up(server: ServerConfig, defn: JobDef[Any], *, patience: float) ->
     )
 
 
-async def _set_up_stream(server: ServerConfig, defn: JobDef[Any]) -> dict[str, Any]:
-    try:
-        existing = await server.stream(defn.stream)
-    except NotFoundError:
-        try:
-            return await server.create_stream(default_stream(defn))
-        except APIError as error:
-            if error.err_code not in _STREAM_EXISTS:
-                raise
-
-            # Another worker was quicker; or the subjects belong to another stream, then this says so.
-            existing = await _or_raise(server.stream(defn.stream), error)
-
-    asked = explicit_fields(defn.stream_config)
-    changes = changes_to_stream(defn, asked, existing)
+async def _set_up_stream(api: JetStreamApi, defn: JobDef[Any]) -> dict[str, Any]:
+    existing = await _existing_or_made(
+        lambda: api.stream(defn.stream), lambda: api.create_stream(default_stream(defn))
+    )
+    changes = changes_to_stream(defn, explicit_fields(defn.stream_config), existing)
     if not changes:
         return existing
 
     _announce("stream", defn.stream, existing, changes)
-    return await server.update_stream(merged(existing, changes))
+    return (await api.update_stream(merged(existing, changes))).config
 
 
-async def _set_up_dead_letters(server: ServerConfig, replicas: int) -> dict[str, Any]:
-    try:
-        existing = await server.stream(_dead_letters.STREAM)
-    except NotFoundError:
-        try:
-            return await server.create_stream(_dead_letters.stream_config(replicas))
-        except APIError as error:
-            if error.err_code not in _STREAM_EXISTS:
-                raise
-
-            existing = await _or_raise(server.stream(_dead_letters.STREAM), error)
-
+async def _set_up_dead_letters(api: JetStreamApi, replicas: int) -> dict[str, Any]:
+    existing = await _existing_or_made(
+        lambda: api.stream(_dead_letters.STREAM),
+        lambda: api.create_stream(_dead_letters.stream_config(replicas)),
+    )
     if existing.get("num_replicas", 1) < replicas:
         try:
-            return await server.update_stream(existing | {"num_replicas": replicas})
-        except APIError as error:
+            return (await api.update_stream(existing | {"num_replicas": replicas})).config
+        except ApiError as error:
             # Say, too few nodes are up for more replicas. That must not keep the worker from its jobs.
-            logger.warning(
-                "%s stays on fewer nodes than its jobs: %s", _dead_letters.STREAM, error.description
-            )
+            logger.warning("%s stays on fewer nodes than its jobs: %s", _dead_letters.STREAM, error.reason)
 
     return existing
 
 
-async def _set_up_consumer(server: ServerConfig, defn: JobDef[Any]) -> dict[str, Any]:
-    try:
-        existing = await server.consumer(defn.stream, defn.consumer)
-    except NotFoundError:
-        try:
-            return await server.create_consumer(defn.stream, default_consumer(defn))
-        except APIError as error:
-            if error.err_code not in _CONSUMER_EXISTS:
-                raise
-
-            existing = await _or_raise(server.consumer(defn.stream, defn.consumer), error)
-
+async def _set_up_consumer(api: JetStreamApi, defn: JobDef[Any]) -> dict[str, Any]:
+    existing = await _existing_or_made(
+        lambda: api.consumer(defn.stream, defn.consumer),
+        lambda: api.create_consumer(defn.stream, default_consumer(defn)),
+    )
     _check_usable(defn, existing)
     asked = _asked_of_consumer(defn)
     changes = changes_to_consumer(defn, asked, existing)
@@ -177,7 +156,32 @@ async def _set_up_consumer(server: ServerConfig, defn: JobDef[Any]) -> dict[str,
         return existing
 
     _announce("consumer", defn.consumer, existing, changes)
-    return await server.update_consumer(defn.stream, merged(existing, changes))
+    return (await api.update_consumer(defn.stream, merged(existing, changes))).config
+
+
+async def _existing_or_made(
+    look: Callable[[], Awaitable[Info]], make: Callable[[], Awaitable[Info]]
+) -> dict[str, Any]:
+    """Return the configuration of what is there, or was made since nothing was."""
+    try:
+        return (await look()).config
+    except ApiError as error:
+        if error.err_code not in _MISSING:
+            raise
+
+    try:
+        return (await make()).config
+    except ApiError as error:
+        if error.err_code not in _EXISTS:
+            raise
+
+        refusal = error
+
+    # Another worker was quicker; or the subjects belong to another stream, then the refusal says so.
+    try:
+        return (await look()).config
+    except ApiError as error:
+        raise refusal if error.err_code in _MISSING else error from None
 
 
 def _announce(kind: str, name: str, existing: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -217,46 +221,18 @@ def _check_usable(defn: JobDef[Any], existing: dict[str, Any]) -> None:
         raise ConfigMismatch("consumer", defn.consumer, tuple(problems))
 
 
-async def _or_raise(attempt: Any, otherwise: APIError) -> dict[str, Any]:
-    try:
-        return dict(await attempt)
-    except NotFoundError:
-        raise otherwise from None
-
-
-async def _in_words(
+async def _with_retries(
     kind: str, name: str, attempt: Callable[[], Awaitable[dict[str, Any]]], patience: float
 ) -> dict[str, Any]:
     """Make the call, again while the trouble is one that passes, and say what went wrong in our words."""
-    give_up = anyio.current_time() + patience
-    tries = 0
-    while True:
-        try:
-            return dict(await attempt())
-        except (APIError, ConnectionLost, RequestTimeout) as error:
-            wait = jittered(tries, first=_FIRST_WAIT, most=_LONGEST_WAIT)
-            tries += 1
-            if not _is_passing(error) or anyio.current_time() + wait > give_up:
-                raise SetupFailed(kind, name, _reason(error)) from error
-
-        await anyio.sleep(wait)
-
-
-def _is_passing(error: Exception) -> bool:
-    """An election, an overload or a lost link; each of the calls may be repeated."""
-    if isinstance(error, APIError):
-        return error.err_code in _PASSING_CODES or (
-            isinstance(error, ServiceUnavailableError) and not error.err_code
-        )
-
-    return True
+    try:
+        return await retrying(lambda _: attempt(), patience)
+    except (ApiError, NoResponders, ConnectionLost, RequestTimeout) as error:
+        raise SetupFailed(kind, name, _reason(error)) from error
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, APIError) and error.err_code:
-        return f"{error.description} ({error.err_code})"
-
-    if isinstance(error, ServiceUnavailableError):
+    if isinstance(error, NoResponders) or (isinstance(error, ApiError) and not error.err_code):
         return "JetStream does not answer: is it enabled (-js), and has the cluster a leader?"
 
-    return str(error)
+    return f"{error.reason} ({error.err_code})" if isinstance(error, ApiError) else str(error)

@@ -24,7 +24,7 @@ from .._clock import running_clock
 from .._groups import outliving_group
 from ..errors import ConsumerGone, NatsJobsError
 from ..events import LeaseLost, LoopBlocked, NoAck, Pull, Start, Working
-from ..jetstream import Puller, ServerConfig
+from ..jetstream import Puller
 from ..wire import Connection
 from ._attempt import Attempts
 from ._claims import Claims
@@ -84,6 +84,7 @@ class Worker(Generic[T]):
     ) -> None:
         self.defn = defn
         self.processor = processor
+        self.api = processor.api
         self.connection = connection
         self.emitter = emitter
         self.clock = running_clock()
@@ -134,9 +135,10 @@ class Worker(Generic[T]):
     async def _set_up(self) -> bool:
         """Return False when told to stop meanwhile: nobody may be there to answer, and a stop does not wait for that."""
         # A server without JetStream says so in its greeting; else no answer is worth waiting for.
-        patience = self.processor.enqueue_timeout if self.connection.server_info.get("jetstream") else 0.0
+        may_answer = self.connection.server_info.get("jetstream") or not self.api.is_local
+        patience = self.processor.enqueue_timeout if may_answer else 0.0
         with self._stop.setting_up:
-            self.site = await set_up(ServerConfig(self.processor.js), self.defn, patience=patience)
+            self.site = await set_up(self.api, self.defn, patience=patience)
 
         return not self._stop.setting_up.cancelled_caught
 
@@ -150,12 +152,10 @@ class Worker(Generic[T]):
                 claimed=self.leases.claimed,
                 doubt=self.leases.doubt,
             )
-            self._janitor = Janitor(
-                self.defn, self.connection, self.site, self._claims, self._report, self._counts
-            )
+            self._janitor = Janitor(self.defn, self.api, self.site, self._claims, self._report, self._counts)
             settler = Settler(
                 self.defn,
-                self.connection,
+                self.api,
                 self.leases,
                 self.site.limits,
                 self._report,
@@ -201,8 +201,7 @@ class Worker(Generic[T]):
     async def _take_in(self, task_status: TaskStatus[None]) -> None:
         """Pull until told to stop; then take the requests back, and hand back what had not started."""
         puller = Puller(
-            self.connection,
-            self.processor.js,
+            self.api,
             self.site.stream,
             self.consumer,
             expires=self.defn.pull_interval,

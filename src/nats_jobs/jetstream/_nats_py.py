@@ -15,24 +15,34 @@ from nats.nuid import NUID
 
 from ..errors import UsageError
 from ..wire import Connection, HeaderInput, Msg
+from ._api import api_prefix
 
-__all__ = ("jetstream_context",)
+__all__ = ("NatsPyAdapter", "jetstream_context")
 
 
 def jetstream_context(
-    connection: Connection, *, timeout: float = 5.0, domain: str | None = None
+    connection: Connection,
+    *,
+    timeout: float = 5.0,
+    domain: str | None = None,
+    js_prefix: str | None = None,
 ) -> JetStreamContext:
     """Return nats-py's JetStream context (manager, publish, key-value) on `connection`.
 
     Args:
         timeout: seconds for one API request.
         domain: the JetStream domain, when it is not the server's own.
+        js_prefix: the prefix under which the account imports the JetStream API of another account.
+
+    Raises:
+        UsageError: both are given, or one of them cannot be part of a subject.
     """
-    return JetStreamContext(cast("Client", _Transport(connection)), timeout=timeout, domain=domain)
+    prefix = api_prefix(domain, js_prefix)
+    return JetStreamContext(cast("Client", NatsPyAdapter(connection)), timeout=timeout, prefix=prefix)
 
 
-class _Transport:
-    """What `nats.js` needs of a connection."""
+class NatsPyAdapter:
+    """What `nats.js` needs of a connection: the one place that knows nats-py's private names."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

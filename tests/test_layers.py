@@ -10,7 +10,17 @@ import nats_jobs
 
 ROOT = Path(nats_jobs.__file__).parent
 RANKS = [
-    {"errors", "events", "units", "_version", "_clock", "_groups", "_mailbox", "_with_parent"},
+    {
+        "errors",
+        "events",
+        "units",
+        "_version",
+        "_clock",
+        "_groups",
+        "_mailbox",
+        "_child_process",
+        "_parent_death",
+    },
     {"backoff", "_untrusted"},
     {"wire", "codecs", "server"},
     {"jetstream"},

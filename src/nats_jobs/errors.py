@@ -7,9 +7,10 @@ against `nats.errors` keeps working. Each error is built from data and writes it
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 import nats.errors
 
@@ -53,8 +54,17 @@ __all__ = (
 )
 
 
+# For what another try cannot help. Not every system has the name.
+_EX_CONFIG: int = getattr(os, "EX_CONFIG", 78)
+
+
 class NatsJobsError(Exception):
-    """Base of everything this library raises on purpose."""
+    """Base of everything this library raises on purpose.
+
+    `exit_code` is for a program that ends with it: 1, or `os.EX_CONFIG` (78) when starting it again cannot help.
+    """
+
+    exit_code: ClassVar[int] = 1
 
     def __reduce__(self) -> tuple[Any, ...]:
         # An exception is pickled as its class and `args`, and `args` misses whatever was given by keyword.
@@ -71,6 +81,8 @@ class UsageError(NatsJobsError, ValueError, TypeError):
     Both a `ValueError` and a `TypeError`: which of the two it would be depends on taste too often.
     """
 
+    exit_code = _EX_CONFIG
+
     text: str
 
     def __str__(self) -> str:
@@ -80,6 +92,8 @@ class UsageError(NatsJobsError, ValueError, TypeError):
 @dataclass(eq=False)
 class MissingExtra(NatsJobsError, ImportError):
     """An optional package is needed and not installed."""
+
+    exit_code = _EX_CONFIG
 
     what: str
     extra: str
@@ -332,6 +346,8 @@ def _plain(value: object) -> object:
 class ConfigMismatch(NatsJobsError):
     """A stream or consumer exists with settings that contradict the definition, and they cannot, or must not, be changed."""
 
+    exit_code = _EX_CONFIG
+
     kind: str
     name: str
     differences: tuple[Difference, ...]
@@ -344,6 +360,8 @@ class ConfigMismatch(NatsJobsError):
 @dataclass(eq=False)
 class SetupFailed(NatsJobsError):
     """The server refused to make or change a stream or consumer."""
+
+    exit_code = _EX_CONFIG
 
     kind: str
     name: str

@@ -145,11 +145,11 @@ def is_alive(pid: int) -> bool:
         ("support.definitions:missing", "a job definition is needed"),
     ],
 )
-async def test_what_names_no_definition_is_one_line_and_exit_code_1(
+async def test_what_names_no_definition_is_one_line_and_an_exit_code_that_says_not_to_restart(
     url: str, name: str, tmp_path: Path, definition: str, text: str
 ) -> None:
     with program(tmp_path, name, definition, "--server", url) as process:
-        assert await ended(process) == 1
+        assert await ended(process) == os.EX_CONFIG
         assert process.stderr is not None
         (line,) = process.stderr.read().splitlines()
         assert text in line
@@ -160,7 +160,7 @@ async def test_what_cannot_be_set_up_ends_all_processes(url: str, name: str, tmp
         await p.js.add_stream(name=f"{name}_OTHER", subjects=[name])
 
     with program(tmp_path, name, "support.definitions", "--server", url, "--processes", "2") as process:
-        assert await ended(process) == 1
+        assert await ended(process) == os.EX_CONFIG
         assert process.stderr is not None
         assert "subjects overlap" in process.stderr.read()
 

@@ -1,4 +1,4 @@
-"""The command line: `nats-jobs`, also as `python -m nats_jobs.cli`."""
+"""The command line: `nats-jobs`, also as `python -m nats_jobs`."""
 
 from ._main import main as main
 

@@ -92,7 +92,7 @@ async def _run(options: argparse.Namespace) -> None:
                 code = await _wait_ended(server, log if options.verbose else None)
                 raise ServerFailed(f"ended by itself (exit code {code})", server.logs(20))
         except ServerFailed as error:
-            raise ServerFailed(error.why, _telling_line(error.log)) from error
+            raise ServerFailed(error.why, _fatal_line(error.log)) from error
 
 
 def _announce(server: Server, *, kept: bool) -> None:
@@ -113,7 +113,7 @@ def _pass_on(log: IO[str]) -> None:
     sys.stderr.flush()
 
 
-def _telling_line(log: str) -> str:
+def _fatal_line(log: str) -> str:
     """The line that says why it ended: the last fatal one, else the last."""
     lines = log.splitlines()
     return next((line for line in reversed(lines) if "[FTL]" in line), lines[-1] if lines else "")

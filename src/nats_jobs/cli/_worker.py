@@ -32,7 +32,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--grace", type=float, default=30.0, metavar="SECONDS", help="for running jobs after a signal"
     )
-    parser.set_defaults(command=_command)
+    parser.set_defaults(command=_command, is_service=True)
 
 
 def _command(options: argparse.Namespace) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ("JSON", "MSGPACK", "RAW", "TEXT", "Codec", "by_content_type")
-
 from ._base import Codec as Codec
 from ._content_types import by_content_type as by_content_type
 from ._json import JSON as JSON
 from ._msgpack import MSGPACK as MSGPACK
 from ._plain import RAW as RAW, TEXT as TEXT
+
+__all__ = ("JSON", "MSGPACK", "RAW", "TEXT", "Codec", "by_content_type")

@@ -82,9 +82,9 @@ def unsupported(value: object) -> str:
     return f"{sentence}; {advice}" if advice else sentence
 
 
-def reason(exc: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return what an exception says; some say nothing but their type."""
-    return str(exc) or type(exc).__name__
+    return str(error) or type(error).__name__
 
 
 def _advice(value: object) -> str | None:
@@ -94,8 +94,11 @@ def _advice(value: object) -> str | None:
 
     if isinstance(value, type):
         return "it is a class, not a value"
+
     if dataclasses.is_dataclass(value):
         return "send dataclasses.asdict() of it"
+
     if hasattr(type(value), "model_dump"):
         return "send its model_dump()"
+
     return None

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from ._base import Codec
 from ._json import JSON
 from ._msgpack import MSGPACK
 from ._plain import RAW, TEXT
-
-if TYPE_CHECKING:
-    from ._base import Codec
 
 __all__ = ("by_content_type",)
 
@@ -53,10 +49,13 @@ def _work_out(content_type: str) -> Codec | None:
 
     if sub.endswith("+json"):
         return JSON
+
     if sub.endswith("+msgpack"):
         return MSGPACK
+
     if main == "text":
         return TEXT if _is_utf8(parameters) else None
+
     return _TYPES.get(media_type)
 
 

@@ -29,12 +29,12 @@ class _Json(BuiltIn):
             return _ENCODER.encode(value).encode()
         except EncodeError:
             raise
-        except RecursionError as exc:
-            raise EncodeError(self.name, "it is nested too deeply") from exc
-        except UnicodeEncodeError as exc:
-            raise EncodeError(self.name, "a string in it has half a surrogate pair") from exc
-        except Exception as exc:
-            raise EncodeError(self.name, reason(exc)) from exc
+        except RecursionError as error:
+            raise EncodeError(self.name, "it is nested too deeply") from error
+        except UnicodeEncodeError as error:
+            raise EncodeError(self.name, "a string in it has half a surrogate pair") from error
+        except Exception as error:
+            raise EncodeError(self.name, reason(error)) from error
 
     def decode(self, data: bytes) -> Any:
         try:
@@ -42,10 +42,10 @@ class _Json(BuiltIn):
             return _DECODER.decode(str(data, "utf-8"))
         except DecodeError:
             raise
-        except RecursionError as exc:
-            raise DecodeError(self.name, "it is nested too deeply") from exc
-        except Exception as exc:
-            raise DecodeError(self.name, reason(exc)) from exc
+        except RecursionError as error:
+            raise DecodeError(self.name, "it is nested too deeply") from error
+        except Exception as error:
+            raise DecodeError(self.name, reason(error)) from error
 
 
 def _refuse_value(value: object) -> NoReturn:

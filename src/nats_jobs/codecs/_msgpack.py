@@ -60,8 +60,8 @@ class _Msgpack(BuiltIn):
             encoded: bytes = packer.pack(value)
         except EncodeError:
             raise
-        except Exception as exc:
-            raise EncodeError(self.name, reason(exc)) from exc
+        except Exception as error:
+            raise EncodeError(self.name, reason(error)) from error
 
         return encoded
 
@@ -73,8 +73,8 @@ class _Msgpack(BuiltIn):
             )
         except DecodeError:
             raise
-        except Exception as exc:
-            raise DecodeError(self.name, _why_undecodable(exc)) from exc
+        except Exception as error:
+            raise DecodeError(self.name, _why_undecodable(error)) from error
 
 
 def _convert(value: object) -> object:
@@ -115,10 +115,10 @@ def _guess(code: int) -> str:
     return f"; msgpackr's {kind}? Pack it without moreTypes, structuredClone and the like" if kind else ""
 
 
-def _why_undecodable(exc: Exception) -> str:
-    match exc:
+def _why_undecodable(error: Exception) -> str:
+    match error:
         case msgpack.ExtraData():
-            return f"{len(exc.extra)} more bytes follow the value"
+            return f"{len(error.extra)} more bytes follow the value"
         case msgpack.StackError():
             return "it is nested too deeply"
         case msgpack.FormatError():
@@ -128,9 +128,9 @@ def _why_undecodable(exc: Exception) -> str:
         case OverflowError():
             return "a timestamp in it is outside the years 1 to 9999"
         case TypeError():
-            return f"a map key in it cannot be a key in Python ({exc})"
+            return f"a map key in it cannot be a key in Python ({error})"
         case _:
-            return reason(exc)
+            return reason(error)
 
 
 MSGPACK: Codec = _Msgpack()

@@ -24,14 +24,14 @@ class _Text(BuiltIn):
 
         try:
             return str.encode(value)
-        except UnicodeEncodeError as exc:
-            raise EncodeError(self.name, "it has half a surrogate pair") from exc
+        except UnicodeEncodeError as error:
+            raise EncodeError(self.name, "it has half a surrogate pair") from error
 
     def decode(self, data: bytes) -> str:
         try:
             return str(data, "utf-8")
-        except Exception as exc:
-            raise DecodeError(self.name, reason(exc)) from exc
+        except Exception as error:
+            raise DecodeError(self.name, reason(error)) from error
 
 
 class _Raw(BuiltIn):
@@ -51,8 +51,8 @@ class _Raw(BuiltIn):
 
         try:
             return bytes(value)
-        except Exception as exc:
-            raise EncodeError(self.name, reason(exc)) from exc
+        except Exception as error:
+            raise EncodeError(self.name, reason(error)) from error
 
     def decode(self, data: bytes) -> bytes:
         return data

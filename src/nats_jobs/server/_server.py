@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import tempfile
 from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from anyio import Lock, create_task_group, move_on_after, sleep
+import anyio
 
+from .._child_process import Process, describe_exit, wait_exited
 from ..errors import ServerFailed, UsageError
 from ._binary import find_server
-from ._process import Process, ending, spawn, stop, wait_exited
+from ._process import spawn, stop
 from ._ready import read_ports, wait_usable
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import AsyncIterator, Sequence
 
 __all__ = ("Server", "run_server")
 
 _POLL_INTERVAL = 0.01
-_LINES_IN_ERROR = 20
-_LINES_KEPT = 1000
+_MAX_ERROR_LINES = 20
+_MAX_KEPT_LINES = 1000
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where to reach a server that listens on every address
 
 
@@ -60,9 +58,9 @@ class Server:
         self._options = options
         self._directory = directory
         self._process: Process | None = None
-        self._starting = Lock()
-        self._left = False
-        self._last_words: list[str] = []
+        self._starting = anyio.Lock()
+        self._closed = False
+        self._kept_log: list[str] = []
 
     def __repr__(self) -> str:
         return f"<Server {self.url} pid={self.pid} {'running' if self.running else 'not running'}>"
@@ -144,11 +142,11 @@ class Server:
             await self._start()
 
     async def _start(self) -> None:
-        if self._left:
+        if self._closed:
             raise UsageError("this server's `async with` was left; start another with run_server()")
 
         self._process = spawn(self._command(), self.log)
-        with move_on_after(self._options.start_timeout) as limit:
+        with anyio.move_on_after(self._options.start_timeout) as limit:
             await self._wait_ready(self._process)
 
         if limit.cancelled_caught:
@@ -156,12 +154,12 @@ class Server:
 
     async def _wait_ready(self, process: Process) -> None:
         failure: ServerFailed | None = None
-        async with create_task_group() as tasks:
+        async with anyio.create_task_group() as tasks:
 
             async def watch() -> None:
                 nonlocal failure
                 code = await wait_exited(process)
-                failure = self._failed(f"ended before it was ready ({ending(code)})")
+                failure = self._failed(f"ended before it was ready ({describe_exit(code)})")
                 tasks.cancel_scope.cancel("nats-server ended")
 
             tasks.start_soon(watch)
@@ -173,19 +171,19 @@ class Server:
 
     async def _wait_answering(self, process: Process) -> None:
         while (told := read_ports(self._directory, process.pid)) is None:  # noqa: ASYNC110 - another process sets no events
-            await sleep(_POLL_INTERVAL)
+            await anyio.sleep(_POLL_INTERVAL)
 
         self.port, tls = told
         await wait_usable(self._reachable_host(), self.port, tls=tls, jetstream=self._options.jetstream)
 
     async def _leave(self) -> None:
         """Stop the server and remove what was made for it. Cannot be cancelled, but bounded."""
-        self._left = True
+        self._closed = True
         try:
             if self._process is not None:
                 await stop(self._process, self._options.stop_timeout)
         finally:
-            self._last_words = self._last_lines(_LINES_KEPT)
+            self._kept_log = self._last_lines(_MAX_KEPT_LINES)
 
     def _command(self) -> list[str]:
         options = self._options
@@ -210,7 +208,7 @@ class Server:
                 return list(deque(lines, maxlen=count))
         except FileNotFoundError:
             # Not started yet, or left: then the file is gone, and these are what was kept of it.
-            return list(deque(self._last_words, maxlen=count))
+            return list(deque(self._kept_log, maxlen=count))
 
     def _reachable_host(self) -> str:
         return _EVERYWHERE.get(self.host, self.host)
@@ -222,7 +220,7 @@ class Server:
         return self._process
 
     def _failed(self, why: str) -> ServerFailed:
-        return ServerFailed(why, self.logs(_LINES_IN_ERROR).rstrip())
+        return ServerFailed(why, self.logs(_MAX_ERROR_LINES).rstrip())
 
 
 @asynccontextmanager

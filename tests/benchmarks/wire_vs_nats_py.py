@@ -169,8 +169,8 @@ async def our_confirmed_pull(url: str, count: int) -> float:
             "bench",
             expires=5.0,
             clock=running_clock(),
-            take=take,
-            ready=ask,
+            on_delivery=take,
+            on_ready=ask,
         )
         began = time.perf_counter()
         async with anyio.create_task_group() as group:

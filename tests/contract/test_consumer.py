@@ -17,15 +17,7 @@ from anyio.abc import TaskGroup
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
 
 from nats_jobs._clock import running_clock
-from nats_jobs.jetstream import (
-    ACK,
-    Delivery,
-    JetStreamApi,
-    Puller,
-    jetstream_context,
-    nak_answer,
-    term_answer,
-)
+from nats_jobs.jetstream import ACK, Delivery, JetStreamApi, Puller, Settlement, jetstream_context
 from nats_jobs.server import Server
 from nats_jobs.wire import Connection, Msg, Reply, connect
 from support.fake_link import FakeServer
@@ -72,7 +64,7 @@ class Holder:
 
         return self.deliveries.pop(0)
 
-    async def reply_to(self, delivery: Delivery, data: bytes) -> Reply:
+    async def reply_to(self, delivery: Delivery, data: bytes | Settlement) -> Reply:
         """Answer, whatever was answered before, and return the server's reply."""
         replies: list[Reply] = []
         answered = anyio.Event()
@@ -81,7 +73,8 @@ class Holder:
             replies.append(reply)
             answered.set()
 
-        self.connection.lowlevel.request_nowait(ack_subject(delivery), data, on_reply)
+        body = data.body if isinstance(data, Settlement) else data
+        self.connection.lowlevel.request_nowait(ack_subject(delivery), body, on_reply)
         with anyio.fail_after(LIMIT):
             await answered.wait()
 
@@ -114,7 +107,7 @@ class Bench:
                 holder = Holder(connection, cast(Puller, None))
                 holder.puller = Puller(
                     JetStreamApi(connection), self.name, "C",
-                    expires=30.0, clock=running_clock(), take=holder.take, ready=started.set,
+                    expires=30.0, clock=running_clock(), on_delivery=holder.take, on_ready=started.set,
                 )  # fmt: skip
                 holders.append(holder)
                 group.start_soon(holder.puller.run)
@@ -265,8 +258,8 @@ async def test_requests_are_served_in_turn(backends: Backends) -> None:
     await obey(backends, rule)
 
 
-@pytest.mark.parametrize("answer", [ACK, term_answer("enough")])
-async def test_an_ack_or_a_term_removes_the_message(backends: Backends, answer: bytes) -> None:
+@pytest.mark.parametrize("answer", [ACK, Settlement.term("enough")])
+async def test_an_ack_or_a_term_removes_the_message(backends: Backends, answer: Settlement) -> None:
     async def rule(bench: Bench) -> None:
         one = await bench.holder()
         await bench.publish(b"")
@@ -277,9 +270,11 @@ async def test_an_ack_or_a_term_removes_the_message(backends: Backends, answer: 
     await obey(backends, rule)
 
 
-@pytest.mark.parametrize("again", [ACK, term_answer(), nak_answer(), nak_answer(5), b"+WPI", b"nonsense"])
+@pytest.mark.parametrize(
+    "again", [ACK, Settlement.term(), Settlement.nak(), Settlement.nak(5), b"+WPI", b"nonsense"]
+)
 async def test_what_is_said_after_the_ack_is_confirmed_and_changes_nothing(
-    backends: Backends, again: bytes
+    backends: Backends, again: bytes | Settlement
 ) -> None:
     async def rule(bench: Bench) -> None:
         one = await bench.holder()
@@ -299,7 +294,7 @@ async def test_a_nak_brings_it_back_at_once(backends: Backends) -> None:
         one, other = await bench.holder(), await bench.holder()
         await bench.publish(b"")
         delivery = await one.receive()
-        assert is_confirmed(await one.reply_to(delivery, nak_answer()))
+        assert is_confirmed(await one.reply_to(delivery, Settlement.nak()))
         again = await other.receive()
         assert (again.sequence, again.attempt) == (delivery.sequence, 2)
 
@@ -312,7 +307,7 @@ async def test_a_nak_with_a_delay_brings_it_back_when_that_is_over(backends: Bac
         await bench.publish(b"")
         delivery = await one.receive()
         asked_at = now()
-        assert is_confirmed(await one.reply_to(delivery, nak_answer(0.5)))
+        assert is_confirmed(await one.reply_to(delivery, Settlement.nak(0.5)))
         assert (await one.receive()).attempt == 2
         assert now() - asked_at >= 0.5 - ROUNDING
 
@@ -336,7 +331,7 @@ async def test_what_comes_again_comes_before_what_is_new(backends: Backends) -> 
         one = await bench.holder()
         await bench.publish(b"")
         delivery = await one.receive()
-        await one.reply_to(delivery, nak_answer())
+        await one.reply_to(delivery, Settlement.nak())
         await bench.publish(b"")
         assert [(await one.receive()).sequence, (await one.receive()).sequence] == [1, 2]
 
@@ -371,13 +366,15 @@ async def lapse(bench: Bench) -> tuple[Holder, Delivery, Holder, Delivery, float
     return one, former, other, present, began + SHORT
 
 
-@pytest.mark.parametrize("answer", [ACK, term_answer("enough")])
-async def test_a_former_holder_ends_what_the_present_one_works_on(backends: Backends, answer: bytes) -> None:
+@pytest.mark.parametrize("answer", [ACK, Settlement.term("enough")])
+async def test_a_former_holder_ends_what_the_present_one_works_on(
+    backends: Backends, answer: Settlement
+) -> None:
     async def rule(bench: Bench) -> None:
         one, former, other, present, _ = await lapse(bench)
         assert is_confirmed(await one.reply_to(former, answer))
         assert await bench.count() == 0
-        assert is_confirmed(await other.reply_to(present, nak_answer()))
+        assert is_confirmed(await other.reply_to(present, Settlement.nak()))
 
     await obey(backends, rule, SHORT)
 
@@ -385,7 +382,7 @@ async def test_a_former_holder_ends_what_the_present_one_works_on(backends: Back
 async def test_a_former_holder_can_give_away_what_the_present_one_works_on(backends: Backends) -> None:
     async def rule(bench: Bench) -> None:
         one, former, _, _, since = await lapse(bench)
-        assert is_confirmed(await one.reply_to(former, nak_answer()))
+        assert is_confirmed(await one.reply_to(former, Settlement.nak()))
         assert (await one.receive()).attempt == 3
         # Later it would have come by itself.
         in_time(since, 0.9 * SHORT)
@@ -428,7 +425,7 @@ async def test_an_answer_for_a_message_that_never_was_has_no_reply(backends: Bac
         tokens = ack_subject(delivery).split(".")
         tokens[5] = "999"
         replies: list[Reply] = []
-        one.connection.lowlevel.request_nowait(".".join(tokens), ACK, replies.append)
+        one.connection.lowlevel.request_nowait(".".join(tokens), ACK.body, replies.append)
         assert is_confirmed(await one.reply_to(delivery, b"+WPI"))
         await one.connection.flush()
         assert not replies

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import anyio
@@ -14,11 +13,12 @@ from hypothesis import given, strategies as st
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
 from nats.js.client import JetStreamContext
 
-from nats_jobs.errors import NatsJobsError, NoResponders, UsageError
-from nats_jobs.jetstream import ACK, Delivery, jetstream_context, nak_answer, reply_error, term_answer
+from nats_jobs.errors import NoResponders, UsageError
+from nats_jobs.jetstream import ACK, Delivery, Settlement, jetstream_context, reply_error
 from nats_jobs.jetstream._delivery import is_delivery
 from nats_jobs.wire import Connection, Msg, connect
 from support.jobs import LIMIT, in_stream
+from support.settling import extend, settle
 
 # A name as the server takes it.
 NAME = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=20)
@@ -38,7 +38,7 @@ def test_the_short_form_of_the_ack_subject(
     delivery = delivery_of(f"$JS.ACK.{stream}.{consumer}.{numbers}")
 
     assert (delivery.stream, delivery.consumer) == (stream, consumer)
-    assert (delivery.attempt, delivery.sequence, delivery.consumer_sequence) == (attempt, sequence, position)
+    assert (delivery.attempt, delivery.sequence) == (attempt, sequence)
     assert delivery.pending == pending
     assert delivery.stored_at.timestamp() == pytest.approx(stored / 1e9, abs=1e-3)
     assert delivery.stored_at.tzinfo is UTC
@@ -63,19 +63,14 @@ def test_the_long_form_with_domain_and_account_and_whatever_comes_after_it(
     delivery = delivery_of("$JS.ACK." + ".".join(tokens))
 
     assert (delivery.stream, delivery.consumer) == (stream, consumer)
-    assert (delivery.attempt, delivery.sequence, delivery.consumer_sequence) == (attempt, sequence, 9)
+    assert (delivery.attempt, delivery.sequence) == (attempt, sequence)
     assert delivery.pending == 4
     assert delivery.stored_at == datetime(2026, 11, 23, 18, 4, 49, 718190, UTC)
 
 
 def test_what_came_with_it_is_kept() -> None:
     delivery = delivery_of("$JS.ACK.S.C.1.2.3.4.5")
-    assert (delivery.subject, delivery.data, delivery.sent_not_before, delivery.settled) == (
-        "jobs.a",
-        b"data",
-        1.5,
-        False,
-    )
+    assert (delivery.subject, delivery.data, delivery.sent_not_before) == ("jobs.a", b"data", 1.5)
     assert repr(delivery) == 'Delivery(S/2, attempt 1, "jobs.a")'
 
 
@@ -86,11 +81,11 @@ def test_only_a_message_with_an_ack_subject_is_a_delivery() -> None:
 
 
 def test_the_answers_are_those_the_server_understands() -> None:
-    assert ACK == b"+ACK"
-    assert nak_answer() == nak_answer(0) == b"-NAK"
-    assert nak_answer(0.7) == b'-NAK {"delay": 700000000}'
-    assert term_answer() == b"+TERM"
-    assert term_answer("no\r\nsuch  customer") == b"+TERM no such customer"
+    assert ACK.body == b"+ACK"
+    assert Settlement.nak().body == Settlement.nak(0).body == b"-NAK"
+    assert Settlement.nak(0.7).body == b'-NAK {"delay": 700000000}'
+    assert Settlement.term().body == b"+TERM"
+    assert Settlement.term("no\r\nsuch  customer").body == b"+TERM no such customer"
 
 
 def test_a_reply_confirms_unless_it_says_that_nobody_listens() -> None:
@@ -146,19 +141,19 @@ class TestOnAServer:
                 1,
             )
             assert (delivery.data, dict(delivery.headers), delivery.has_headers) == (b"job", {"X": "y"}, True)
-            await delivery.ack()
+            await settle(delivery)
             assert await in_stream(at.js, name) == 0
 
     async def test_a_nak_brings_it_again_with_the_next_number(self, url: str, name: str) -> None:
         async with place(url, name) as at:
-            await (await at.next()).nak()
+            await settle(await at.next(), Settlement.nak())
             again = await at.next()
-            assert (again.attempt, again.sequence, again.consumer_sequence) == (2, 1, 2)
+            assert (again.attempt, again.sequence) == (2, 1)
 
     async def test_a_nak_with_a_delay_brings_it_later(self, url: str, name: str) -> None:
         async with place(url, name) as at:
             started = anyio.current_time()
-            await (await at.next()).nak(0.5)
+            await settle(await at.next(), Settlement.nak(0.5))
             await at.next()
             assert anyio.current_time() - started >= 0.45
 
@@ -166,7 +161,7 @@ class TestOnAServer:
         async with place(url, name) as at:
             advisories = f"$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.{name}.c"
             async with at.connection.subscribe(advisories) as told:
-                await (await at.next()).term("no such customer")
+                await settle(await at.next(), Settlement.term("no such customer"))
                 with anyio.fail_after(LIMIT):
                     assert b'"reason":"no such customer"' in (await told.receive()).data
 
@@ -177,10 +172,9 @@ class TestOnAServer:
             delivery = await at.next()
             for _ in range(6):
                 await anyio.sleep(0.3)
-                await delivery.extend()
+                await extend(delivery)
 
-            assert not delivery.settled
-            await delivery.ack()
+            await settle(delivery)
             assert (await at.js.consumer_info(name, "c")).num_redelivered == 0
 
     async def test_it_is_settled_once_and_only_the_same_answer_may_be_repeated(
@@ -188,40 +182,33 @@ class TestOnAServer:
     ) -> None:
         async with place(url, name) as at:
             delivery = await at.next()
-            await delivery.ack()
-            assert delivery.settled
-            await delivery.ack()
-            for other in (delivery.nak, delivery.term, partial(delivery.nak, 1.0)):
+            await settle(delivery)
+            await settle(delivery)
+            for other in (Settlement.nak(), Settlement.term(), Settlement.nak(1.0)):
                 with pytest.raises(UsageError, match=f"{name}/1 is settled already"):
-                    await other()
+                    await settle(delivery, other)
 
     async def test_a_nak_with_another_delay_is_another_answer(self, url: str, name: str) -> None:
         async with place(url, name) as at:
             delivery = await at.next()
-            await delivery.nak(60)
-            await delivery.nak(60)
+            await settle(delivery, Settlement.nak(60))
+            await settle(delivery, Settlement.nak(60))
             with pytest.raises(UsageError, match="settled already"):
-                await delivery.nak()
+                await settle(delivery, Settlement.nak())
 
     async def test_an_answer_for_a_consumer_that_is_gone_is_not_confirmed(self, url: str, name: str) -> None:
         async with place(url, name) as at:
             delivery = await at.next()
             await at.js.delete_consumer(name, "c")
             with pytest.raises(NoResponders):
-                await delivery.ack()
+                await settle(delivery)
 
             with pytest.raises(NoResponders):
-                await delivery.extend()
-
-    async def test_silence_is_an_error_of_the_library(self, url: str, name: str) -> None:
-        async with place(url, name) as at, at.connection.subscribe("$JS.ACK.silent.>"):
-            message = Msg("jobs", 1, "$JS.ACK.silent.c.1.1.1.1.1", b"", b"")
-            with pytest.raises(NatsJobsError):
-                await Delivery(at.connection, message, 0.0).ack()
+                await extend(delivery)
 
     async def test_the_longest_delay_is_a_delay(self, url: str, name: str) -> None:
         async with place(url, name) as at:
-            await (await at.next()).nak(1e10)
+            await settle(await at.next(), Settlement.nak(1e10))
             with anyio.move_on_after(1) as waited:
                 await at.next()
 

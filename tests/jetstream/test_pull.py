@@ -14,10 +14,11 @@ from nats.js.client import JetStreamContext
 
 from nats_jobs._clock import running_clock
 from nats_jobs.errors import ConsumerGone, PullRefused, RequestTimeout, UsageError
-from nats_jobs.jetstream import Delivery, JetStreamApi, Puller, jetstream_context
+from nats_jobs.jetstream import Delivery, JetStreamApi, Puller, Settlement, jetstream_context
 from nats_jobs.server import run_server
 from nats_jobs.wire import Connection, connect
 from support.jobs import LIMIT, until
+from support.settling import settle
 
 pytestmark = pytest.mark.anyio
 
@@ -37,8 +38,8 @@ class Station:
             "c",
             expires=expires,
             clock=running_clock(),
-            take=self.got.append,
-            ready=self._ready,
+            on_delivery=self.got.append,
+            on_ready=self._ready,
         )
 
     def _ready(self) -> None:
@@ -243,7 +244,7 @@ async def test_a_consumer_that_does_not_let_a_request_wait_so_long_is_refused(ur
 async def test_a_suspicion_that_is_unfounded_only_begins_anew(url: str, name: str) -> None:
     async with station(url, name) as at, running(at):
         at.puller.pull(1)
-        at.puller.suspect(RequestTimeout("$JS.ACK", 5.0))
+        at.puller.recheck_consumer(RequestTimeout("$JS.ACK", 5.0))
         assert at.puller.pull(1) == 0
         await at.ready(2)
         at.puller.pull(1)
@@ -257,8 +258,8 @@ async def test_a_delivery_can_be_settled_through_the_connection_it_came_by(url: 
         await at.fill(1)
         at.puller.pull(1)
         await until(lambda: at.got)
-        await at.got[0].ack()
+        await settle(at.got[0])
         with pytest.raises(UsageError):
-            await at.got[0].nak()
+            await settle(at.got[0], Settlement.nak())
 
         await at.until_info(num_ack_pending=0)

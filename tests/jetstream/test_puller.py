@@ -32,8 +32,8 @@ class Counter:
             self.server.consumer,
             expires=60.0,
             clock=clock,
-            take=self.got.append,
-            ready=self._ready,
+            on_delivery=self.got.append,
+            on_ready=self._ready,
         )
         self.begun: list[float] = []
         self.asks_when_ready = 0
@@ -171,7 +171,7 @@ async def test_what_is_said_about_requests_that_were_taken_back_is_no_matter() -
     async with counter() as at:
         at.puller.pull(1)
         await anyio.sleep(1)
-        at.puller.withdraw()
+        at.puller.cancel_requests()
         status = Msg(at.puller._inbox, 0, "", b"NATS/1.0 409 Consumer Deleted\r\n\r\n", b"")
         at.link.arrive(at.link.epoch, status)
         await anyio.sleep(1)

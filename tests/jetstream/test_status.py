@@ -19,28 +19,28 @@ def status(line: str, headers: dict[str, str] | None = None) -> PullStatus:
 @pytest.mark.parametrize(
     ("line", "kind"),
     [
-        ("100 Idle Heartbeat", StatusKind.ALIVE),
-        ("400 Bad Request - heartbeat value too large", StatusKind.REFUSED),
-        ("400 Bad Request - Priority Group missing", StatusKind.REFUSED),
-        ("404 No Messages", StatusKind.ENDED),
-        ("408 Request Timeout", StatusKind.ENDED),
-        ("408 Requests Pending", StatusKind.ENDED),
-        ("408 Interest Expired", StatusKind.ENDED),
-        ("409 Batch Completed", StatusKind.ENDED),
-        ("409 Message Size Exceeds MaxBytes", StatusKind.ENDED),
-        ("409 Exceeded MaxWaiting", StatusKind.BACK_OFF),
+        ("100 Idle Heartbeat", StatusKind.HEARTBEAT),
+        ("400 Bad Request - heartbeat value too large", StatusKind.UNPULLABLE),
+        ("400 Bad Request - Priority Group missing", StatusKind.UNPULLABLE),
+        ("404 No Messages", StatusKind.REQUEST_ENDED),
+        ("408 Request Timeout", StatusKind.REQUEST_ENDED),
+        ("408 Requests Pending", StatusKind.REQUEST_ENDED),
+        ("408 Interest Expired", StatusKind.REQUEST_ENDED),
+        ("409 Batch Completed", StatusKind.REQUEST_ENDED),
+        ("409 Message Size Exceeds MaxBytes", StatusKind.REQUEST_ENDED),
+        ("409 Exceeded MaxWaiting", StatusKind.RETRY_LATER),
         ("409 Exceeded MaxRequestBatch of 5", StatusKind.TOO_LARGE),
-        ("409 Exceeded MaxRequestExpires of 5s", StatusKind.REFUSED),
-        ("409 Exceeded MaxRequestMaxBytes of 100", StatusKind.REFUSED),
-        ("409 Consumer is push based", StatusKind.REFUSED),
-        ("409 Consumer Deleted", StatusKind.GONE),
+        ("409 Exceeded MaxRequestExpires of 5s", StatusKind.UNPULLABLE),
+        ("409 Exceeded MaxRequestMaxBytes of 100", StatusKind.UNPULLABLE),
+        ("409 Consumer is push based", StatusKind.UNPULLABLE),
+        ("409 Consumer Deleted", StatusKind.CONSUMER_DELETED),
         ("409 Leadership Change", StatusKind.ALL_ENDED),
-        ("409 Server Shutdown", StatusKind.BACK_OFF),
-        ("412 Required Api Level", StatusKind.BACK_OFF),
-        ("423 Nats-Wrong-Pin-Id", StatusKind.BACK_OFF),
-        ("423 Nats-Pin-Id mismatch", StatusKind.BACK_OFF),
-        ("503", StatusKind.BACK_OFF),
-        ("503 No Responders", StatusKind.BACK_OFF),
+        ("409 Server Shutdown", StatusKind.RETRY_LATER),
+        ("412 Required Api Level", StatusKind.RETRY_LATER),
+        ("423 Nats-Wrong-Pin-Id", StatusKind.RETRY_LATER),
+        ("423 Nats-Pin-Id mismatch", StatusKind.RETRY_LATER),
+        ("503", StatusKind.RETRY_LATER),
+        ("503 No Responders", StatusKind.RETRY_LATER),
     ],
 )
 def test_each_row_of_the_table(line: str, kind: StatusKind) -> None:
@@ -71,8 +71,8 @@ def test_a_status_that_nobody_knows_means_back_off_and_is_never_an_error(
     read = status(f"{code:03d} {text}", {"Nats-Pending-Messages": number.replace("\r", "").replace("\n", "")})
     assert read.undelivered >= 0
     if code not in known:
-        assert read.kind is StatusKind.BACK_OFF
+        assert read.kind is StatusKind.RETRY_LATER
 
 
 def test_a_message_without_a_status_means_back_off() -> None:
-    assert read_status(Msg("_INBOX.a", 1, "", b"", b"who are you?")).kind is StatusKind.BACK_OFF
+    assert read_status(Msg("_INBOX.a", 1, "", b"", b"who are you?")).kind is StatusKind.RETRY_LATER

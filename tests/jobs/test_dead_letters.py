@@ -18,12 +18,14 @@ from nats_jobs.dead_letters._fitting import publish_fitting
 from nats_jobs.dead_letters._history import read_history, write_history
 from nats_jobs.errors import ApiError, PublishRefused, SetupFailed, UsageError
 from nats_jobs.events import DeadLettered, Receive
+from nats_jobs.jetstream import Settlement
 from nats_jobs.jobs import _dead_letters, _settle
 from nats_jobs.server import run_server
 from nats_jobs.wire import connect
 from support.dying_worker import MAX_DELIVER, definition, dying_worker
 from support.jobs import LIMIT, Seen, in_stream, until, until_empty
 from support.letters import hopeless, letters_of, park_jobs, pull_one, work_off
+from support.settling import settle
 
 pytestmark = pytest.mark.anyio
 
@@ -447,7 +449,7 @@ async def test_parking_a_later_delivery_of_the_same_job_stores_no_second_letter(
             delivery = await pull_one(p, name)
             assert delivery.attempt == attempt
             await dead_letters.park(p.api, delivery, "rejected", Reject("no"))
-            await delivery.nak()
+            await settle(delivery, Settlement.nak())
 
         [letter] = await letters_of(p, name)
         assert letter.attempts == 1

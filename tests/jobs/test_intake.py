@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from nats_jobs.errors import NatsJobsError, NoResponders
-from nats_jobs.jetstream import ACK, Delivery, Puller, nak_answer
+from nats_jobs.jetstream import ACK, Delivery, Puller, Settlement
 from nats_jobs.jobs._intake import Demand, Intake
 from nats_jobs.wire import Msg
 from support.desk import Desk, Office
@@ -31,12 +31,12 @@ class Pulls:
         self._desk.pull(batch)
         return batch
 
-    def withdraw(self) -> None:
+    def cancel_requests(self) -> None:
         # What was sent before has arrived by then.
         self._desk.link.server.catch_up()
         self._desk.link.server.drop_requests(self._desk.link)
 
-    def suspect(self, error: NatsJobsError) -> None:
+    def recheck_consumer(self, error: NatsJobsError) -> None:
         self.suspicions.append(error)
 
 
@@ -55,7 +55,7 @@ class Setting:
         self.pulls = Pulls(self.desk)
         self.intake = Intake(
             demand or Demand(concurrency, batch),
-            self.desk.book,
+            self.desk.keeper,
             self.clock,
             busy=lambda: self.busy,
             wake=self._wake,
@@ -98,7 +98,7 @@ class Setting:
             self.clock.advance(min(0.25, ends - self.clock()))
             self.settle_down()
             for desk in self.office.desks:
-                desk.book.look_through()
+                desk.keeper.tick()
 
     def filled(self, count: int) -> Setting:
         """Have that many deliveries come in."""
@@ -125,12 +125,12 @@ def test_without_a_puller_or_once_closed_it_asks_for_nothing() -> None:
     setting = Setting()
     setting.intake.puller = None
     setting.intake.refill()
-    setting.intake.suspect(NoResponders("no matter"))
+    setting.intake.recheck_consumer(NoResponders("no matter"))
     setting.intake.puller = cast(Puller, setting.pulls)
     setting.intake.close()
     setting.intake.refill()
     setting.intake.completed()
-    setting.intake.suspect(NoResponders("no matter"))
+    setting.intake.recheck_consumer(NoResponders("no matter"))
     assert not setting.pulls.asked
     assert not setting.pulls.suspicions
 
@@ -148,7 +148,7 @@ def test_what_came_again_is_announced() -> None:
     lease = setting.intake.take()
     assert lease is not None
     assert not setting.redelivered
-    assert setting.desk.book.settle(lease, nak_answer())
+    assert setting.desk.keeper.settle(lease, Settlement.nak())
     setting.intake.refill()
     setting.settle_down()
     (again,) = setting.redelivered
@@ -166,8 +166,8 @@ def test_closing_hands_back_at_once_what_has_not_started() -> None:
     setting.settle_down()
     assert setting.sent() == [(2, b"-NAK"), (3, b"-NAK"), (4, b"-NAK")]
     assert sorted(lease.delivery.sequence for lease in setting.other.leases) == [2, 3, 4]
-    assert setting.desk.book.is_held(first)
-    assert len(setting.desk.book) == 1
+    assert setting.desk.keeper.is_held(first)
+    assert len(setting.desk.keeper) == 1
     setting.intake.close()
     assert len(setting.sent()) == 3
     setting.office.check()
@@ -209,7 +209,7 @@ def test_what_comes_after_closing_is_handed_back_once_more_when_there_was_no_lin
     setting.desk.link.mend()
     setting.pass_time(1)
     assert setting.sent() == [(1, b"-NAK")]
-    assert not len(setting.desk.book)
+    assert not len(setting.desk.keeper)
 
 
 def test_what_was_used_up_on_the_way_is_not_handed_back_after_closing() -> None:
@@ -239,7 +239,7 @@ def test_what_was_used_up_on_the_way_is_not_performed() -> None:
 
 def test_what_was_lost_while_it_waited_is_not_performed() -> None:
     setting = Setting().filled(2)
-    setting.desk.book.claimed(1, 2)
+    setting.desk.keeper.on_claim(1, 2)
     lease = setting.intake.take()
     assert lease is not None
     assert lease.delivery.sequence == 2
@@ -282,14 +282,14 @@ def test_what_the_user_asked_to_hoard_is_kept() -> None:
     assert {data for _, data in setting.sent()} == {b"+WPI"}
     taken = [setting.intake.take() for _ in range(3)]
     assert [lease and lease.delivery.sequence for lease in taken] == [1, 2, 3]
-    assert all(setting.desk.book.settle(lease, ACK) for lease in taken if lease)
+    assert all(setting.desk.keeper.settle(lease, ACK) for lease in taken if lease)
     setting.office.check()
 
 
 def test_a_suspicion_reaches_the_puller() -> None:
     setting = Setting()
     nobody = NoResponders("$JS.ACK")
-    setting.intake.suspect(nobody)
+    setting.intake.recheck_consumer(nobody)
     assert setting.pulls.suspicions == [nobody]
 
 

@@ -20,6 +20,7 @@ from nats_jobs.jobs import _dead_letters, _janitor
 from nats_jobs.server import run_server
 from support.jobs import LIMIT, Seen, in_stream, until, until_empty
 from support.letters import letters_of, park_jobs
+from support.settling import settle
 
 pytestmark = pytest.mark.anyio
 
@@ -168,7 +169,7 @@ async def test_a_late_ack_wins(url: str, name: str) -> None:
             await delivery()
             last = await delivery()
             await anyio.sleep(2 * ACK_WAIT)
-            await last.ack()
+            await settle(last)
 
         async with first_in_line(p, name, 2) as delivery:
             await p.start(defn)
@@ -187,7 +188,7 @@ async def test_what_has_ended_before_it_is_looked_at_is_left_alone(url: str, nam
     async with job_processor(url) as p, first_in_line(p, name, 2) as delivery:
         await p.start(defn)
         await p.enqueue_many(defn, ["acked", "lost"])
-        await (await delivery()).ack()
+        await settle(await delivery())
         await delivery()
         await tell(p, name, 1)
         await tell(p, name, 2)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from nats_jobs.jetstream import ACK, Delivery, nak_answer, term_answer
+from nats_jobs.jetstream import ACK, Delivery, Settlement
 from nats_jobs.jobs._claims import Claims
 from support.desk import Desk, Office, office
 from support.fake_link import IN_PROGRESS
@@ -113,7 +113,7 @@ async def test_a_message_whose_lease_was_used_up_in_a_pause_is_dropped_unstarted
         await until(lambda: desk.dropped)
         assert not desk.leases
         assert not desk.lost
-        assert not len(desk.book)
+        assert not len(desk.keeper)
         desk.pull()
         await until(lambda: desk.leases)
         assert desk.lease.delivery.attempt == 2
@@ -140,9 +140,9 @@ async def test_a_lease_is_kept_for_as_long_as_the_job_runs_and_no_longer() -> No
         await in_hand(built, desk)
         other.pull()
         await anyio.sleep(10 * ACK_WAIT)
-        assert desk.book.is_held(desk.lease)
-        assert desk.book.settle(desk.lease, ACK)
-        await desk.book.wait_empty()
+        assert desk.keeper.is_held(desk.lease)
+        assert desk.keeper.settle(desk.lease, ACK)
+        await desk.keeper.wait_empty()
         asked = len(built.sent(IN_PROGRESS))
         await anyio.sleep(ACK_WAIT)
         assert len(built.sent(IN_PROGRESS)) == asked
@@ -169,7 +169,7 @@ async def test_slow_confirmations_do_not_lose_a_lease(delay: float) -> None:
         other.pull()
         desk.link.delay_in = desk.link.delay_out = delay
         await anyio.sleep(5 * ACK_WAIT)
-        assert desk.book.is_held(desk.lease)
+        assert desk.keeper.is_held(desk.lease)
         assert len(built.deliveries()) == 1
 
 
@@ -197,7 +197,7 @@ async def test_a_confirmation_that_is_read_after_the_lease_was_used_up_does_not_
         built.server.catch_up()
         desk.link.read()
         assert anyio.current_time() < desk.extended[0] + 0.9 * ACK_WAIT
-        assert not desk.book.is_held(desk.lease)
+        assert not desk.keeper.is_held(desk.lease)
         assert [told.lease for told in desk.lost] == [desk.lease]
         await until(lambda: other.leases)
 
@@ -223,8 +223,8 @@ async def test_many_extensions_leave_nothing_behind() -> None:
         assert len(desk.lease.tokens) < 20
         desk.link.lose_replies = 2
         await anyio.sleep(3 * ACK_WAIT)
-        assert desk.book.settle(desk.lease, ACK)
-        await desk.book.wait_empty()
+        assert desk.keeper.settle(desk.lease, ACK)
+        await desk.keeper.wait_empty()
         assert desk.link.outstanding == 0
 
 
@@ -247,7 +247,7 @@ async def test_extending_by_hand_returns_when_it_is_confirmed() -> None:
         desk.link.delay_in = 1.0
         await anyio.sleep(5)
         asked_at = anyio.current_time()
-        await desk.book.extend(desk.lease)
+        await desk.keeper.extend(desk.lease)
         assert anyio.current_time() >= asked_at + 1 - ROUNDING
         assert desk.lease.trusted_until == asked_at + 0.9 * ACK_WAIT
 
@@ -257,8 +257,8 @@ async def test_extending_by_hand_goes_on_until_it_is_confirmed() -> None:
         await in_hand(built, desk)
         desk.link.cut()
         built.server.at(anyio.current_time() + 3, desk.link.mend)
-        await desk.book.extend(desk.lease)
-        assert desk.book.is_held(desk.lease)
+        await desk.keeper.extend(desk.lease)
+        assert desk.keeper.is_held(desk.lease)
         assert desk.lease.trusted_until > desk.lease.delivery.sent_not_before + ACK_WAIT
 
 
@@ -269,7 +269,7 @@ async def test_tasks_that_extend_the_same_lease_all_return() -> None:
         with anyio.fail_after(ACK_WAIT / 2):
             async with anyio.create_task_group() as group:
                 for _ in range(3):
-                    group.start_soon(desk.book.extend, desk.lease)
+                    group.start_soon(desk.keeper.extend, desk.lease)
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
@@ -278,11 +278,11 @@ async def test_extending_by_hand_ends_with_the_lease(trouble: Change) -> None:
         await in_hand(built, desk)
         trouble(desk)
         with anyio.fail_after(ACK_WAIT):
-            await desk.book.extend(desk.lease)
+            await desk.keeper.extend(desk.lease)
 
         assert desk.lost
         with anyio.fail_after(1):
-            await desk.book.extend(desk.lease)
+            await desk.keeper.extend(desk.lease)
 
 
 async def test_nothing_is_asked_for_a_lease_that_was_used_up_in_a_pause() -> None:
@@ -292,7 +292,7 @@ async def test_nothing_is_asked_for_a_lease_that_was_used_up_in_a_pause() -> Non
         pause(1.5 * ACK_WAIT)
         built.server.catch_up()
         with anyio.fail_after(1):
-            await desk.book.extend(desk.lease)
+            await desk.keeper.extend(desk.lease)
 
         assert not [sent for sent in built.server.sent if sent.link == desk.link.name]
         assert desk.lost
@@ -302,9 +302,9 @@ async def test_nothing_is_asked_for_a_job_that_was_given_back() -> None:
     async with one_desk(auto_extend=False) as (built, desk):
         await in_hand(built, desk)
         desk.link.delay_out = 1.0
-        assert desk.book.settle(desk.lease, nak_answer(5))
+        assert desk.keeper.settle(desk.lease, Settlement.nak(5))
         with anyio.fail_after(1):
-            await desk.book.extend(desk.lease)
+            await desk.keeper.extend(desk.lease)
 
         assert not built.sent(IN_PROGRESS)
 
@@ -347,7 +347,7 @@ async def test_a_lease_survives_a_link_that_comes_back_in_time(away: float) -> N
             desk.link.mend()
 
         await anyio.sleep(3)
-        assert desk.book.is_held(desk.lease)
+        assert desk.keeper.is_held(desk.lease)
         assert len(built.deliveries()) == 1
 
 
@@ -361,7 +361,7 @@ async def test_an_extension_without_a_leader_is_asked_for_again_and_told() -> No
         assert len(desk.refusals) > 3
         built.server.has_leader = True
         await anyio.sleep(3 * ACK_WAIT)
-        assert desk.book.is_held(desk.lease)
+        assert desk.keeper.is_held(desk.lease)
 
 
 async def test_a_loss_names_what_stood_in_the_way() -> None:
@@ -398,13 +398,13 @@ async def test_after_a_pause_everything_is_found_lost_and_nothing_is_sent(second
     async with two_desks() as (built, desk, other):
         await in_hand(built, desk, 5)
         other.pull(5)
-        assert desk.book.settle(desk.leases[0], ACK)
-        await until(lambda: len(desk.book) == 4)
+        assert desk.keeper.settle(desk.leases[0], ACK)
+        await until(lambda: len(desk.keeper) == 4)
         before = len(built.server.sent)
         pause(seconds)
-        assert not any(desk.book.settle(lease, ACK) for lease in desk.leases[1:3])
+        assert not any(desk.keeper.settle(lease, ACK) for lease in desk.leases[1:3])
         await until(lambda: len(desk.lost) == 4)
-        assert not len(desk.book)
+        assert not len(desk.keeper)
         # What came to the other desk in the pause may be used up, too.
         other.pull(5)
         await until(lambda: len(other.leases) >= 4)
@@ -414,24 +414,24 @@ async def test_after_a_pause_everything_is_found_lost_and_nothing_is_sent(second
 async def test_when_the_consumer_is_gone_every_lease_is_lost() -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk, 3)
-        desk.book.lose_all("deleted")
+        desk.keeper.lose_all("deleted")
         assert [told.why for told in desk.lost] == ["deleted"] * 3
         with anyio.fail_after(1):
-            await desk.book.wait_empty()
+            await desk.keeper.wait_empty()
 
 
 # Settling.
 
 
-@pytest.mark.parametrize("answer", [ACK, nak_answer(), nak_answer(3), term_answer("enough")])
-async def test_an_answer_is_sent_once_and_ends_the_lease_when_it_is_confirmed(answer: bytes) -> None:
+@pytest.mark.parametrize("answer", [ACK, Settlement.nak(), Settlement.nak(3), Settlement.term("enough")])
+async def test_an_answer_is_sent_once_and_ends_the_lease_when_it_is_confirmed(answer: Settlement) -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
         desk.link.delay_in = 0.5
-        assert desk.book.settle(desk.lease, answer)
-        assert len(desk.book) == 1
-        await desk.book.wait_empty()
-        assert [sent.data for sent in built.server.sent] == [answer]
+        assert desk.keeper.settle(desk.lease, answer)
+        assert len(desk.keeper) == 1
+        await desk.keeper.wait_empty()
+        assert [sent.data for sent in built.server.sent] == [answer.body]
         assert not desk.lost
         assert not desk.unconfirmed
         assert desk.link.outstanding == 0
@@ -441,35 +441,35 @@ async def test_a_lapsed_lease_cannot_be_settled() -> None:
     async with one_desk(auto_extend=False) as (built, desk):
         await in_hand(built, desk)
         pause(0.9 * ACK_WAIT)
-        assert not desk.book.settle(desk.lease, ACK)
+        assert not desk.keeper.settle(desk.lease, ACK)
         assert not built.server.sent
         assert [told.lease for told in desk.lost] == [desk.lease]
-        assert not desk.book.settle(desk.lease, ACK)
+        assert not desk.keeper.settle(desk.lease, ACK)
 
 
 async def test_what_was_answered_is_not_ours_any_more() -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
         desk.link.delay_out = 1.0
-        assert desk.book.settle(desk.lease, nak_answer())
-        assert not desk.book.is_held(desk.lease)
-        assert not desk.book.settle(desk.lease, ACK)
-        assert [sent.data for sent in built.server.sent] == [nak_answer()]
+        assert desk.keeper.settle(desk.lease, Settlement.nak())
+        assert not desk.keeper.is_held(desk.lease)
+        assert not desk.keeper.settle(desk.lease, ACK)
+        assert [sent.data for sent in built.server.sent] == [Settlement.nak().body]
 
 
-@pytest.mark.parametrize("answer", [ACK, term_answer("enough")])
+@pytest.mark.parametrize("answer", [ACK, Settlement.term("enough")])
 @pytest.mark.parametrize("trouble", TROUBLES)
-async def test_an_answer_without_a_confirmation_is_repeated(answer: bytes, trouble: Change) -> None:
+async def test_an_answer_without_a_confirmation_is_repeated(answer: Settlement, trouble: Change) -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
         trouble(desk)
-        assert desk.book.settle(desk.lease, answer)
+        assert desk.keeper.settle(desk.lease, answer)
         await anyio.sleep(4)
         desk.link.swallow = False
         desk.link.lose_replies = 0
         built.server.has_leader = True
         desk.link.mend()
-        await desk.book.wait_empty()
+        await desk.keeper.wait_empty()
         assert not desk.unconfirmed
         assert not built.server.messages
 
@@ -478,10 +478,10 @@ async def test_an_ack_that_was_under_way_when_the_link_broke_is_repeated() -> No
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
         desk.link.delay_out = 1
-        assert desk.book.settle(desk.lease, ACK)
+        assert desk.keeper.settle(desk.lease, ACK)
         desk.link.cut()
         desk.link.mend()
-        await desk.book.wait_empty()
+        await desk.keeper.wait_empty()
         assert len(built.sent(ACK)) == 2
         assert not built.server.messages
 
@@ -493,7 +493,7 @@ async def test_a_nak_that_may_have_been_heard_is_not_repeated(delay: float, trou
         await in_hand(built, desk)
         other.pull()
         desk.link.delay_in = 0.2
-        assert desk.book.settle(desk.lease, nak_answer(delay))
+        assert desk.keeper.settle(desk.lease, Settlement.nak(delay))
         await anyio.sleep(0.1)
         trouble(desk)
         desk.link.mend()
@@ -501,7 +501,7 @@ async def test_a_nak_that_may_have_been_heard_is_not_repeated(delay: float, trou
         await anyio.sleep(3 * ACK_WAIT)
         assert built.deliveries() == [("desk0", 1, 1), ("desk1", 1, 2)]
         assert [told.lease for told in desk.unconfirmed] == [desk.lease]
-        assert not len(desk.book)
+        assert not len(desk.keeper)
 
 
 @pytest.mark.parametrize("trouble", [cut, lose_the_leader])
@@ -511,27 +511,27 @@ async def test_a_nak_that_nobody_can_have_heard_is_repeated(trouble: Change) -> 
         other.pull()
         await anyio.sleep(0.1)
         trouble(desk)
-        assert desk.book.settle(desk.lease, nak_answer())
+        assert desk.keeper.settle(desk.lease, Settlement.nak())
         await anyio.sleep(3)
         built.server.has_leader = True
         desk.link.mend()
         await until(lambda: other.leases)
         assert built.server.delivered[-1].at < ACK_WAIT / 2
-        await desk.book.wait_empty()
+        await desk.keeper.wait_empty()
         assert not desk.unconfirmed
 
 
-@pytest.mark.parametrize("answer", [ACK, nak_answer(), term_answer("enough")])
+@pytest.mark.parametrize("answer", [ACK, Settlement.nak(), Settlement.term("enough")])
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_an_answer_that_stays_unconfirmed_is_given_up_when_the_lease_is_used_up(
-    answer: bytes, trouble: Change
+    answer: Settlement, trouble: Change
 ) -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
         trouble(desk)
-        assert desk.book.settle(desk.lease, answer)
+        assert desk.keeper.settle(desk.lease, answer)
         with anyio.fail_after(ACK_WAIT):
-            await desk.book.wait_empty()
+            await desk.keeper.wait_empty()
 
         assert [told.lease for told in desk.unconfirmed] == [desk.lease]
         assert not desk.lost
@@ -546,8 +546,8 @@ async def test_a_lease_that_is_being_settled_is_not_extended() -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
         desk.link.lose_replies = 1000
-        assert desk.book.settle(desk.lease, ACK)
-        await desk.book.wait_empty()
+        assert desk.keeper.settle(desk.lease, ACK)
+        await desk.keeper.wait_empty()
         assert not built.sent(IN_PROGRESS)
 
 
@@ -563,8 +563,8 @@ async def test_a_delivery_that_nobody_started_is_handed_back_after_a_third() -> 
             <= desk.idle[0] - desk.lease.delivery.sent_not_before
             <= ACK_WAIT / 3 + TICK + ROUNDING
         )
-        await desk.book.wait_empty()
-        assert [sent.data for sent in built.server.sent] == [nak_answer()]
+        await desk.keeper.wait_empty()
+        assert [sent.data for sent in built.server.sent] == [Settlement.nak().body]
         assert not desk.lost
 
 
@@ -575,7 +575,7 @@ async def test_a_hoarded_delivery_is_extended_unstarted() -> None:
         desk.lease.started = False
         desk.keeps_idle = True
         await anyio.sleep(5 * ACK_WAIT)
-        assert desk.book.is_held(desk.lease)
+        assert desk.keeper.is_held(desk.lease)
         assert len(built.deliveries()) == 1
 
 
@@ -592,8 +592,8 @@ async def test_a_delivery_that_comes_again_takes_the_lease_from_the_former_one()
         desk.pull()
         await until(lambda: desk.lease is not former)
         assert [told.lease for told in desk.lost] == [former]
-        assert not desk.book.settle(former, ACK)
-        assert desk.book.settle(desk.lease, ACK)
+        assert not desk.keeper.settle(former, ACK)
+        assert desk.keeper.settle(desk.lease, ACK)
 
 
 async def test_an_older_delivery_that_arrives_late_is_dropped() -> None:
@@ -601,12 +601,12 @@ async def test_an_older_delivery_that_arrives_late_is_dropped() -> None:
         await in_hand(built, desk)
         first = desk.lease.delivery
         desk.pull()
-        assert desk.book.settle(desk.lease, nak_answer())
+        assert desk.keeper.settle(desk.lease, Settlement.nak())
         await until(lambda: len(desk.leases) == 2)
-        assert desk.book.open(first) is None
-        assert desk.book.is_held(desk.lease)
+        assert desk.keeper.add(first) is None
+        assert desk.keeper.is_held(desk.lease)
         same = Delivery(desk.connection, desk.lease.delivery._message, desk.clock())
-        assert desk.book.open(same) is None
+        assert desk.keeper.add(same) is None
         assert not desk.lost
 
 
@@ -614,7 +614,13 @@ async def test_a_claim_of_another_worker_takes_the_lease_away() -> None:
     async with two_desks() as (built, desk, other):
         await in_hand(built, desk)
         claims = [
-            Claims(each.connection, "S", "C", claimed=each.book.claimed, doubt=each.book.doubt)
+            Claims(
+                each.connection,
+                "S",
+                "C",
+                on_claim=each.keeper.on_claim,
+                mark_doubtful=each.keeper.mark_doubtful,
+            )
             for each in (desk, other)
         ]
         other.pull()
@@ -624,23 +630,25 @@ async def test_a_claim_of_another_worker_takes_the_lease_away() -> None:
         claims[1].announce(other.lease.delivery)
         await until(lambda: desk.lost)
         assert "another worker" in desk.lost[0].why
-        assert other.book.is_held(other.lease)
+        assert other.keeper.is_held(other.lease)
         assert not other.lost
 
 
 async def test_a_claim_of_an_earlier_delivery_changes_nothing() -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
-        desk.book.claimed(1, 1)
-        desk.book.claimed(2, 7)
-        assert desk.book.is_held(desk.lease)
+        desk.keeper.on_claim(1, 1)
+        desk.keeper.on_claim(2, 7)
+        assert desk.keeper.is_held(desk.lease)
         assert not desk.lost
 
 
 async def test_a_claim_without_numbers_is_ignored() -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
-        claims = Claims(desk.connection, "S", "C", claimed=desk.book.claimed, doubt=desk.book.doubt)
+        claims = Claims(
+            desk.connection, "S", "C", on_claim=desk.keeper.on_claim, mark_doubtful=desk.keeper.mark_doubtful
+        )
         for data in (b"", b"1", b"1 ", b"x 9", b"1 -9", b"\xff 9"):
             desk.link.lowlevel.publish_nowait("nats_jobs.claims.S.C", "", b"", data)
 
@@ -648,29 +656,29 @@ async def test_a_claim_without_numbers_is_ignored() -> None:
         claims.close()
         desk.link.lowlevel.publish_nowait("nats_jobs.claims.S.C", "", b"", b"1 9")
         await anyio.sleep(1)
-        assert desk.book.is_held(desk.lease)
+        assert desk.keeper.is_held(desk.lease)
 
 
-@pytest.mark.parametrize("answer", [nak_answer(), nak_answer(1)])
-async def test_what_was_given_back_and_comes_again_was_not_lost(answer: bytes) -> None:
+@pytest.mark.parametrize("answer", [Settlement.nak(), Settlement.nak(1)])
+async def test_what_was_given_back_and_comes_again_was_not_lost(answer: Settlement) -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
         desk.pull()
         # The delivery overtakes the confirmation.
         desk.link.lose_replies = 1
-        assert desk.book.settle(desk.lease, answer)
+        assert desk.keeper.settle(desk.lease, answer)
         await until(lambda: len(desk.leases) == 2)
         assert not desk.lost
         assert not desk.unconfirmed
-        assert len(desk.book) == 1
+        assert len(desk.keeper) == 1
 
 
 async def test_an_answer_that_a_later_delivery_overtakes_was_not_confirmed() -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
         desk.link.lose_replies = 1
-        assert desk.book.settle(desk.lease, ACK)
-        desk.book.claimed(1, 2)
+        assert desk.keeper.settle(desk.lease, ACK)
+        desk.keeper.on_claim(1, 2)
         assert [told.lease for told in desk.unconfirmed] == [desk.lease]
         assert not desk.lost
 
@@ -684,11 +692,11 @@ async def test_the_keeper_wakes_for_the_first_lease_and_after_an_idle_time() -> 
         for count in (1, 2):
             await in_hand(built, desk, count)
             await anyio.sleep(2 * ACK_WAIT)
-            assert all(desk.book.is_held(lease) for lease in desk.leases[-count:])
+            assert all(desk.keeper.is_held(lease) for lease in desk.leases[-count:])
             for lease in desk.leases[-count:]:
-                assert desk.book.settle(lease, ACK)
+                assert desk.keeper.settle(lease, ACK)
 
-            await desk.book.wait_empty()
+            await desk.keeper.wait_empty()
             await anyio.sleep(100)
 
 
@@ -697,21 +705,21 @@ async def test_who_announces_an_earlier_delivery_than_ours_is_answered() -> None
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
         desk.lease.delivery.attempt = 3
-        desk.book.claimed(desk.lease.delivery.sequence, 2)
-        assert desk.in_doubt_about == [desk.lease]
+        desk.keeper.on_claim(desk.lease.delivery.sequence, 2)
+        assert desk.rival_claims == [desk.lease]
         assert not desk.lost
 
 
-@pytest.mark.parametrize("answer", [ACK, nak_answer(5)])
-async def test_who_has_answered_claims_nothing_any_more(answer: bytes) -> None:
+@pytest.mark.parametrize("answer", [ACK, Settlement.nak(5)])
+async def test_who_has_answered_claims_nothing_any_more(answer: Settlement) -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
         desk.lease.delivery.attempt = 3
         desk.link.lose_replies = 1
-        assert desk.book.settle(desk.lease, answer)
-        desk.book.claimed(desk.lease.delivery.sequence, 2)
-        assert not desk.in_doubt_about
-        assert not desk.book.doubt()
+        assert desk.keeper.settle(desk.lease, answer)
+        desk.keeper.on_claim(desk.lease.delivery.sequence, 2)
+        assert not desk.rival_claims
+        assert not desk.keeper.mark_doubtful()
 
 
 async def test_who_held_a_job_before_a_broken_link_learns_from_the_later_holder() -> None:
@@ -719,7 +727,13 @@ async def test_who_held_a_job_before_a_broken_link_learns_from_the_later_holder(
     async with two_desks() as (built, desk, other):
         await in_hand(built, desk)
         claims = [
-            Claims(each.connection, "S", "C", claimed=each.book.claimed, doubt=each.book.doubt)
+            Claims(
+                each.connection,
+                "S",
+                "C",
+                on_claim=each.keeper.on_claim,
+                mark_doubtful=each.keeper.mark_doubtful,
+            )
             for each in (desk, other)
         ]
         desk.link.cut()
@@ -729,10 +743,10 @@ async def test_who_held_a_job_before_a_broken_link_learns_from_the_later_holder(
         await until(lambda: other.leases)
         claims[1].announce(other.lease.delivery)
         await anyio.sleep(0.1)
-        assert desk.book.is_held(desk.lease)
+        assert desk.keeper.is_held(desk.lease)
         desk.link.mend()
         await anyio.sleep(0.1)
-        assert other.in_doubt_about == [other.lease]
+        assert other.rival_claims == [other.lease]
         claims[1].announce(other.lease.delivery)
         await anyio.sleep(0.1)
         assert [told.lease for told in desk.lost] == [desk.lease]
@@ -744,7 +758,13 @@ async def test_of_two_deliveries_that_a_forgetful_server_counts_alike_one_is_giv
     async with two_desks() as (built, desk, other):
         await in_hand(built, desk)
         claims = [
-            Claims(each.connection, "S", "C", claimed=each.book.claimed, doubt=each.book.doubt)
+            Claims(
+                each.connection,
+                "S",
+                "C",
+                on_claim=each.keeper.on_claim,
+                mark_doubtful=each.keeper.mark_doubtful,
+            )
             for each in (desk, other)
         ]
         built.server.forget(1)
@@ -762,13 +782,15 @@ async def test_what_is_held_from_before_a_broken_link_is_announced_with_each_ext
     """Somebody may have been given it by a server that remembers nothing, and cannot know either."""
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
-        Claims(desk.connection, "S", "C", claimed=desk.book.claimed, doubt=desk.book.doubt)
+        Claims(
+            desk.connection, "S", "C", on_claim=desk.keeper.on_claim, mark_doubtful=desk.keeper.mark_doubtful
+        )
         await anyio.sleep(ACK_WAIT)
-        assert desk.book.is_held(desk.lease)
-        assert not desk.in_doubt_about
+        assert desk.keeper.is_held(desk.lease)
+        assert not desk.rival_claims
         desk.link.cut()
         desk.link.mend()
         await anyio.sleep(ACK_WAIT)
-        assert desk.book.is_held(desk.lease)
-        assert set(desk.in_doubt_about) == {desk.lease}
-        assert len(desk.in_doubt_about) >= 2
+        assert desk.keeper.is_held(desk.lease)
+        assert set(desk.rival_claims) == {desk.lease}
+        assert len(desk.rival_claims) >= 2

@@ -15,11 +15,10 @@ import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from nats_jobs.jetstream import ACK, Answer, nak_answer, term_answer
+from nats_jobs.jetstream import ACK, Settlement
 from nats_jobs.jobs._claims import Claims
 from nats_jobs.jobs._lease import Lease
 from support.desk import Desk, Office
-from support.fake_link import NAK
 from support.virtual_time import VirtualClock
 
 ACK_WAIT = 10.0
@@ -30,7 +29,9 @@ DELAYS_OUT = st.sampled_from([0.0, 0.05, 0.2, 0.4])
 DELAYS_IN = st.sampled_from([0.0, 0.05, 0.4, 2.0, 4.0])
 # Until a worker has so many it pulls, one at a time.
 IN_HAND = 3
-ANSWERS = st.sampled_from([ACK, nak_answer(), nak_answer(0.5), nak_answer(15), term_answer("enough")])
+ANSWERS = st.sampled_from(
+    [ACK, Settlement.nak(), Settlement.nak(0.5), Settlement.nak(15), Settlement.term("enough")]
+)
 WORKERS = st.integers(0, 1)
 TIMES = st.sampled_from([0.5, 1.0, 3.0, 4.0, 8.0, 12.0])
 
@@ -43,7 +44,11 @@ class Worker:
         self.looks_at = 0.0
         self.held_up = False
         self.claims = Claims(
-            self.desk.connection, "S", "C", claimed=self.desk.book.claimed, doubt=self.desk.book.doubt
+            self.desk.connection,
+            "S",
+            "C",
+            on_claim=self.desk.keeper.on_claim,
+            mark_doubtful=self.desk.keeper.mark_doubtful,
         )
         self.announced = 0
         self.pulls_at = 0.0
@@ -59,12 +64,12 @@ class Worker:
             if lease.delivery.attempt > 1:
                 self.claims.announce(lease.delivery)
 
-        if now >= self.pulls_at and self.desk.link.connected and len(self.desk.book) < IN_HAND:
+        if now >= self.pulls_at and self.desk.link.connected and len(self.desk.keeper) < IN_HAND:
             self.pulls_at = now + 1.0
             self.desk.pull()
 
         if now >= self.looks_at:
-            self.looks_at = self.desk.book.look_through()
+            self.looks_at = self.desk.keeper.tick()
 
 
 class Life(RuleBasedStateMachine):
@@ -133,23 +138,23 @@ class Life(RuleBasedStateMachine):
         if then == "read":
             worker.desk.link.read()
         elif then == "look":
-            worker.looks_at = worker.desk.book.look_through()
+            worker.looks_at = worker.desk.keeper.tick()
         elif then == "settle":
             for lease in worker.desk.leases:
-                worker.desk.book.settle(lease, ACK)
+                worker.desk.keeper.settle(lease, ACK)
 
         self.turn()
 
     # What a worker does...
 
-    @rule(who=WORKERS, which=st.integers(0, 5), answer=ANSWERS)
-    def settle(self, who: int, which: int, answer: Answer) -> None:
+    @rule(who=WORKERS, which=st.integers(0, 5), settlement=ANSWERS)
+    def settle(self, who: int, which: int, settlement: Settlement) -> None:
         """A handler ends, or is stopped, or times out; perhaps long after its lease was lost."""
         worker = self.workers[who]
         if which < len(worker.desk.leases):
             lease = worker.desk.leases[-1 - which]
             before = self.believes(worker.desk, lease)
-            settled = worker.desk.book.settle(lease, answer)
+            settled = worker.desk.keeper.settle(lease, settlement)
             assert not settled or before
 
     @rule(who=WORKERS)
@@ -157,14 +162,14 @@ class Life(RuleBasedStateMachine):
         """Everything in hand is given back."""
         worker = self.workers[who]
         for lease in worker.desk.leases:
-            worker.desk.book.settle(lease, nak_answer())
+            worker.desk.keeper.settle(lease, Settlement.nak())
 
     @rule(who=WORKERS, which=st.integers(0, 3))
     def look_at(self, who: int, which: int) -> None:
         worker = self.workers[who]
         if which < len(worker.desk.leases):
             lease = worker.desk.leases[-1 - which]
-            held = worker.desk.book.is_held(lease)
+            held = worker.desk.keeper.is_held(lease)
             assert held == self.believes(worker.desk, lease)
 
     # What must hold...
@@ -209,16 +214,16 @@ class Life(RuleBasedStateMachine):
             desk = worker.desk
             lost = [told.lease for told in desk.lost]
             unconfirmed = [told.lease for told in desk.unconfirmed]
-            assert all(lease.answer is None for lease in lost)
-            assert all(lease.answer is not None for lease in unconfirmed)
+            assert all(lease.settlement is None for lease in lost)
+            assert all(lease.settlement is not None for lease in unconfirmed)
             assert all(lease.closed for lease in lost + unconfirmed)
-            assert all(lease in lost for lease in desk.leases if lease.closed and lease.answer is None)
+            assert all(lease in lost for lease in desk.leases if lease.closed and lease.settlement is None)
 
     @invariant()
     def the_book_has_what_is_not_closed(self) -> None:
         for worker in self.workers:
             open_leases = [lease for lease in worker.desk.leases if not lease.closed]
-            assert len(worker.desk.book) == len(open_leases)
+            assert len(worker.desk.keeper) == len(open_leases)
 
     def teardown(self) -> None:
         """Once nobody extends any more, each book empties itself within `ack_wait`."""
@@ -234,7 +239,7 @@ class Life(RuleBasedStateMachine):
             self.turn()
 
         for worker in self.workers:
-            assert not len(worker.desk.book)
+            assert not len(worker.desk.keeper)
             assert worker.desk.link.outstanding == 0
 
         self.office.check()
@@ -245,7 +250,7 @@ class Life(RuleBasedStateMachine):
         for worker in self.workers:
             untold = [told.lease for told in worker.desk.lost + worker.desk.unconfirmed]
             for lease in worker.desk.leases:
-                if lease not in untold and lease.answer is not None and not lease.answer.startswith(NAK):
+                if lease not in untold and lease.settlement is not None and not lease.settlement.is_nak:
                     assert lease.delivery.sequence not in self.office.server.messages
 
 
@@ -273,7 +278,7 @@ def with_one_in_hand() -> Life:
 def test_a_nak_whose_reply_was_lost_is_not_sent_to_the_next_holder() -> None:
     life = with_one_in_hand()
     life.lose_replies(0, 1)
-    life.settle(0, 0, nak_answer())
+    life.settle(0, 0, Settlement.nak())
     life.pass_time(4.0)
     life.nothing_is_sent_by_one_who_does_not_own_the_message()
     life.teardown()

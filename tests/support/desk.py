@@ -13,8 +13,8 @@ from anyio.abc import TaskGroup
 from nats_jobs._clock import running_clock
 from nats_jobs._groups import unwrapped
 from nats_jobs.errors import NatsJobsError
-from nats_jobs.jetstream import Delivery, nak_answer
-from nats_jobs.jobs._lease import Lease, LeaseBook
+from nats_jobs.jetstream import Delivery, Settlement
+from nats_jobs.jobs._lease import Lease, LeaseKeeper
 from nats_jobs.units import to_ns
 from nats_jobs.wire import Connection, Msg
 from support.fake_link import IN_PROGRESS, NAK, Clock, FakeLink, FakeServer, Sent
@@ -32,14 +32,14 @@ class Told:
 
 
 class Desk:
-    """One worker's leases. It is also the `LeaseEvents` of its book."""
+    """One worker's leases. It is also the `LeaseListener` of its book."""
 
     def __init__(
         self, server: FakeServer, link: FakeLink, *, auto_extend: bool = True, start: bool = True
     ) -> None:
         self.link = link
         self.clock: Clock = server.clock
-        self.book = LeaseBook(
+        self.keeper = LeaseKeeper(
             self.connection, self.clock, ack_wait=server.ack_wait, auto_extend=auto_extend, events=self
         )
         self.leases: list[Lease] = []
@@ -48,7 +48,7 @@ class Desk:
         self.unconfirmed: list[Told] = []
         self.extended: list[float] = []
         self.refusals: list[NatsJobsError] = []
-        self.in_doubt_about: list[Lease] = []
+        self.rival_claims: list[Lease] = []
         self.idle: list[float] = []
         self.keeps_idle = False
         self._start = start
@@ -74,14 +74,14 @@ class Desk:
 
     def takes_to_own(self, lease: Lease) -> bool:
         """Whether the handler of a lease would think now that it may go on."""
-        return lease in self.leases and not lease.closed and lease.answer is None
+        return lease in self.leases and not lease.closed and lease.settlement is None
 
     def _receive(self, message: Msg) -> None:
         if not message.reply:
             return
 
         delivery = Delivery(self.connection, message, self.link.sent_not_before)
-        lease = self.book.open(delivery)
+        lease = self.keeper.add(delivery)
         if lease is None:
             self.dropped.append(delivery)
         else:
@@ -98,7 +98,7 @@ class Desk:
     def lease_idle(self, lease: Lease) -> bool:
         self.idle.append(self.clock())
         if not self.keeps_idle:
-            assert self.book.settle(lease, nak_answer())
+            assert self.keeper.settle(lease, Settlement.nak())
 
         return self.keeps_idle
 
@@ -108,13 +108,13 @@ class Desk:
     def refused(self, error: NatsJobsError) -> None:
         self.refusals.append(error)
 
-    def in_doubt(self, lease: Lease) -> None:
-        self.in_doubt_about.append(lease)
+    def on_rival_claim(self, lease: Lease) -> None:
+        self.rival_claims.append(lease)
 
     def watching(self) -> bool:
         return False
 
-    def looked_through(self, now: float) -> None:
+    def on_tick(self, now: float) -> None:
         pass
 
     def not_confirmed(self, lease: Lease, why: str) -> None:
@@ -140,12 +140,13 @@ class Office:
         )
         self.desks.append(desk)
         if self._group is not None:
-            self._group.start_soon(desk.book.keep)
+            self._group.start_soon(desk.keeper.keep)
 
         return desk
 
-    def sent(self, data: bytes | None = None) -> list[Sent]:
+    def sent(self, of: bytes | Settlement | None = None) -> list[Sent]:
         """What was sent about deliveries; all of it, or only one word."""
+        data = of.body if isinstance(of, Settlement) else of
         return [sent for sent in self.server.sent if data is None or sent.data == data]
 
     def deliveries(self) -> list[tuple[str, int, int]]:

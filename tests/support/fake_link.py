@@ -212,7 +212,7 @@ class FakeServer:
         if message is None or not message.attempt:
             return
 
-        if data in (b"", ACK) or data.startswith(b"+TERM"):
+        if data in (b"", ACK.body) or data.startswith(b"+TERM"):
             self._settle(message, attempt, data)
         elif data == IN_PROGRESS:
             self._set_deadline(message, self.now + self.ack_wait)

@@ -8,12 +8,9 @@ from ._api import (
 )
 from ._delivery import (
     ACK as ACK,
-    Answer as Answer,
     Delivery as Delivery,
-    is_nak as is_nak,
-    nak_answer as nak_answer,
+    Settlement as Settlement,
     reply_error as reply_error,
-    term_answer as term_answer,
 )
 from ._error_codes import ErrorCode as ErrorCode
 from ._explicit import explicit_fields as explicit_fields
@@ -26,7 +23,6 @@ from ._retrying import is_retryable as is_retryable, retrying as retrying
 
 __all__ = (
     "ACK",
-    "Answer",
     "ApiPrefix",
     "Delivery",
     "Enqueued",
@@ -34,15 +30,13 @@ __all__ = (
     "Info",
     "JetStreamApi",
     "Puller",
+    "Settlement",
     "api_prefix",
     "explicit_fields",
-    "is_nak",
     "is_retryable",
     "jetstream_context",
-    "nak_answer",
     "publish",
     "publish_many",
     "reply_error",
     "retrying",
-    "term_answer",
 )

@@ -46,7 +46,7 @@ _GONE_CODES = (ErrorCode.CONSUMER_NOT_FOUND, ErrorCode.STREAM_NOT_FOUND)
 class Puller:
     """The pull requests of one worker on one consumer.
 
-    `take` is called in the connection's reader for each delivery. `ready` is called when new requests can
+    `on_delivery` is called in the connection's reader for each delivery. `on_ready` is called when new requests can
     be sent after a time in which they could not. Both must return at once.
 
     Args:
@@ -61,8 +61,8 @@ class Puller:
         *,
         expires: float,
         clock: Clock,
-        take: Callable[[Delivery], None],
-        ready: Callable[[], None],
+        on_delivery: Callable[[Delivery], None],
+        on_ready: Callable[[], None],
     ) -> None:
         self.stream = stream
         self.consumer = consumer
@@ -72,8 +72,8 @@ class Puller:
         self._connection = api.connection
         self._api = api
         self._clock = clock
-        self._take = take
-        self._ready = ready
+        self._on_delivery = on_delivery
+        self._on_ready = on_ready
         self._heartbeat = min(expires / 2, _LONGEST_HEARTBEAT)
         self._subject = api.subject(f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._limits = f'"expires":{to_ns(expires)},"idle_heartbeat":{to_ns(self._heartbeat)}'
@@ -109,7 +109,7 @@ class Puller:
         return batch
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Watch over the requests until cancelled. It has started when requests can be sent, and `ready` was called.
+        """Watch over the requests until cancelled. It has started when requests can be sent, and `on_ready` was called.
 
         Raises:
             ConsumerGone: consumer or stream do not exist any more.
@@ -129,16 +129,16 @@ class Puller:
                 failures += 1
                 await self._check_existence()
 
-    def suspect(self, error: NatsJobsError) -> None:
+    def recheck_consumer(self, error: NatsJobsError) -> None:
         """Something else was refused: end if that is for good; else see whether the consumer is there, and ask anew."""
         self._on_refusal(error)
         if self._open:
             self._open = False
-            self._trouble = PullStatus(StatusKind.BACK_OFF, str(error))
+            self._trouble = PullStatus(StatusKind.RETRY_LATER, str(error))
             self._changed.set()
 
-    def withdraw(self) -> None:
-        """Take all requests back. What the server had already sent is still given to `take`."""
+    def cancel_requests(self) -> None:
+        """Take all requests back. What the server had already sent is still given to `on_delivery`."""
         if not self._closing:
             self._open = False
             self._closing = True
@@ -146,7 +146,7 @@ class Puller:
 
     async def close(self) -> None:
         """Take all requests back, and wait for what the server had already sent."""
-        self.withdraw()
+        self.cancel_requests()
         try:
             await self._connection.flush(_FLUSH)
         except NatsJobsError:
@@ -180,7 +180,7 @@ class Puller:
 
         self._renewed = False
         self._open = True
-        self._ready()
+        self._on_ready()
         task_status.started()
         silent = 0
         while True:
@@ -200,7 +200,7 @@ class Puller:
             silent = 0 if self._heard or not self.outstanding else silent + 1
             self._heard = False
             if silent >= _SILENT_BEATS and self._connection.connected:
-                return PullStatus(StatusKind.BACK_OFF, "no heartbeat")
+                return PullStatus(StatusKind.RETRY_LATER, "no heartbeat")
 
     async def _check_existence(self) -> None:
         """A 503, or silence, may mean that the consumer is gone: nobody would ever say so."""
@@ -222,24 +222,24 @@ class Puller:
 
             # Nothing is delivered before it is asked for: after a pause of ours that is the better bound.
             sent_not_before = max(self._connection.lowlevel.sent_not_before, self._asked_since)
-            self._take(Delivery(self._connection, message, sent_not_before))
+            self._on_delivery(Delivery(self._connection, message, sent_not_before))
         elif not self._closing:
-            self._obey(read_status(message))
+            self._on_status(read_status(message))
 
-    def _obey(self, status: PullStatus) -> None:
+    def _on_status(self, status: PullStatus) -> None:
         match status.kind:
-            case StatusKind.ALIVE:
+            case StatusKind.HEARTBEAT:
                 return
-            case StatusKind.ENDED:
+            case StatusKind.REQUEST_ENDED:
                 self.outstanding = max(0, self.outstanding - status.undelivered)
-                self._ready()
+                self._on_ready()
                 return
             case StatusKind.TOO_LARGE:
                 self.max_batch = status.limit
                 self._trouble = status
-            case StatusKind.GONE:
+            case StatusKind.CONSUMER_DELETED:
                 self._failure = ConsumerGone(self.stream, self.consumer, status.text)
-            case StatusKind.REFUSED:
+            case StatusKind.UNPULLABLE:
                 self._failure = PullRefused(self.stream, self.consumer, status.text)
             case _:
                 self._trouble = status

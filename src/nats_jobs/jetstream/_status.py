@@ -6,21 +6,25 @@ import enum
 import re
 from dataclasses import dataclass
 
+from .._untrusted import parse_number
+from ..errors import Malformed
 from ..wire import Msg
 
 __all__ = ("PullStatus", "StatusKind", "read_status")
+
+_MAX_LIMIT_DIGITS = 9
 
 
 class StatusKind(enum.Enum):
     """What a status means for the pull requests that are out."""
 
-    ALIVE = "the server is there, nothing else"
-    ENDED = "one request ended; ask again when needed"
+    HEARTBEAT = "the server is there, nothing else"
+    REQUEST_ENDED = "one request ended; ask again when needed"
     ALL_ENDED = "no request is left at the server; ask again"
-    BACK_OFF = "not now; ask again after a while"
+    RETRY_LATER = "not now; ask again after a while"
     TOO_LARGE = "the consumer limits what one request may ask for"
-    GONE = "the consumer was deleted"
-    REFUSED = "this consumer can never be pulled like this"
+    CONSUMER_DELETED = "the consumer was deleted"
+    UNPULLABLE = "this consumer can never be pulled like this"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +38,21 @@ class PullStatus:
 
 
 _KINDS: dict[tuple[int, str], StatusKind] = {
-    (100, ""): StatusKind.ALIVE,
-    (404, ""): StatusKind.ENDED,
-    (408, ""): StatusKind.ENDED,
-    (409, "batch completed"): StatusKind.ENDED,
-    (409, "message size exceeds maxbytes"): StatusKind.ENDED,
+    (100, ""): StatusKind.HEARTBEAT,
+    (404, ""): StatusKind.REQUEST_ENDED,
+    (408, ""): StatusKind.REQUEST_ENDED,
+    (409, "batch completed"): StatusKind.REQUEST_ENDED,
+    (409, "message size exceeds maxbytes"): StatusKind.REQUEST_ENDED,
     (409, "leadership change"): StatusKind.ALL_ENDED,
-    (409, "server shutdown"): StatusKind.BACK_OFF,
-    (409, "exceeded maxwaiting"): StatusKind.BACK_OFF,
+    (409, "server shutdown"): StatusKind.RETRY_LATER,
+    (409, "exceeded maxwaiting"): StatusKind.RETRY_LATER,
     (409, "exceeded maxrequestbatch"): StatusKind.TOO_LARGE,
-    (409, "exceeded maxrequest"): StatusKind.REFUSED,
-    (409, "consumer deleted"): StatusKind.GONE,
-    (409, "consumer is push based"): StatusKind.REFUSED,
-    (400, ""): StatusKind.REFUSED,
-    (423, ""): StatusKind.BACK_OFF,
-    (503, ""): StatusKind.BACK_OFF,
+    (409, "exceeded maxrequest"): StatusKind.UNPULLABLE,
+    (409, "consumer deleted"): StatusKind.CONSUMER_DELETED,
+    (409, "consumer is push based"): StatusKind.UNPULLABLE,
+    (400, ""): StatusKind.UNPULLABLE,
+    (423, ""): StatusKind.RETRY_LATER,
+    (503, ""): StatusKind.RETRY_LATER,
 }
 
 
@@ -59,16 +63,18 @@ def read_status(message: Msg) -> PullStatus:
     lowered = text.lower()
     kind = next(
         (kind for (known, words), kind in _KINDS.items() if known == code and lowered.startswith(words)),
-        StatusKind.BACK_OFF,
+        StatusKind.RETRY_LATER,
     )
     return PullStatus(kind, f"{code} {text}".strip(), _undelivered(message), _last_number(text))
 
 
 def _undelivered(message: Msg) -> int:
-    value = message.headers.get("Nats-Pending-Messages", "0")
-    return int(value) if value.isdecimal() else 0
+    try:
+        return parse_number(message.headers.get("Nats-Pending-Messages", "0"), "Nats-Pending-Messages")
+    except Malformed:
+        return 0
 
 
 def _last_number(text: str) -> int | None:
-    numbers = re.findall(r"\d+", text)
+    numbers = re.findall(rf"\b[0-9]{{1,{_MAX_LIMIT_DIGITS}}}\b", text)
     return int(numbers[-1]) if numbers else None

@@ -13,20 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ..errors import NatsJobsError
+from .._untrusted import parse_number, shorten
+from ..errors import Malformed, NatsJobsError
 from ..jetstream import Delivery
 from ..wire import Connection, Msg, unique_token
+from ._emitter import logger
 
-__all__ = ("Claims",)
+__all__ = ("Claims", "parse_claim")
+
+# Two numbers of 20 digits and a name of ours are far below that.
+_MAX_BYTES = 128
 
 
 class Claims:
     """Announces, and listens to announcements, for one consumer.
 
     Args:
-        claimed: called with the sequence and the attempt that somebody else announced, and whether it is for us
+        on_claim: called with the sequence and the attempt that somebody else announced, and whether it is for us
             to give way when that is our attempt, too.
-        doubt: called after a broken link; returns the deliveries in hand.
+        mark_doubtful: called after a broken link; returns the deliveries in hand.
     """
 
     def __init__(
@@ -35,16 +40,17 @@ class Claims:
         stream: str,
         consumer: str,
         *,
-        claimed: Callable[[int, int, bool], None],
-        doubt: Callable[[], Iterable[Delivery]],
+        on_claim: Callable[[int, int, bool], None],
+        mark_doubtful: Callable[[], Iterable[Delivery]],
     ) -> None:
         self._subject = f"nats_jobs.claims.{stream}.{consumer}"
         self._connection = connection
-        self._claimed = claimed
-        self._doubt = doubt
+        self._on_claim = on_claim
+        self._mark_doubtful = mark_doubtful
         self._name = unique_token().encode()
+        self.malformed = 0
         self._sid = connection.lowlevel.subscribe_nowait(
-            self._subject, self._hear, on_resubscribed=self._announce_all
+            self._subject, self._receive, on_resubscribed=self._announce_all
         )
 
     def announce(self, delivery: Delivery) -> None:
@@ -72,10 +78,41 @@ class Claims:
             return
 
     def _announce_all(self) -> None:
-        for delivery in self._doubt():
+        for delivery in self._mark_doubtful():
             self.announce(delivery)
 
-    def _hear(self, message: Msg) -> None:
-        sequence, attempt, name = (*message.data.split(b" "), b"", b"", b"")[:3]
-        if name != self._name and sequence.isdigit() and attempt.isdigit():
-            self._claimed(int(sequence), int(attempt), name > self._name)
+    def _receive(self, message: Msg) -> None:
+        try:
+            sequence, attempt, name = parse_claim(message.data)
+        except Malformed as error:
+            self._on_malformed(error)
+            return
+
+        if name != self._name:
+            self._on_claim(sequence, attempt, name > self._name)
+
+    def _on_malformed(self, error: Malformed) -> None:
+        self.malformed += 1
+        if self.malformed == 1:
+            # Once: whoever can publish there could fill the log.
+            logger.warning("%s: %s; further ones are only counted", self._subject, error)
+
+
+def parse_claim(data: bytes) -> tuple[int, int, bytes]:
+    """Return sequence, attempt and the name of the claimant, empty for nobody's.
+
+    Raises:
+        Malformed: not a claim.
+    """
+    if len(data) > _MAX_BYTES:
+        raise Malformed("claim", f"{len(data):,} bytes long: {shorten(data)}")
+
+    match data.split(b" "):
+        case [sequence, attempt, name]:
+            return (
+                parse_number(sequence, "sequence of a claim"),
+                parse_number(attempt, "attempt of a claim"),
+                name,
+            )
+        case _:
+            raise Malformed("claim", f"three fields are expected: {shorten(data)}")

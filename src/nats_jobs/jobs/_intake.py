@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from .._clock import Clock
 from ..errors import NatsJobsError
-from ..jetstream import Delivery, Puller, nak_answer
-from ._lease import Lease, LeaseBook
+from ..jetstream import Delivery, Puller, Settlement
+from ._lease import Lease, LeaseKeeper
 
 __all__ = ("Demand", "Intake")
 
@@ -78,7 +78,7 @@ class Intake:
     def __init__(
         self,
         demand: Demand,
-        leases: LeaseBook,
+        leases: LeaseKeeper,
         clock: Clock,
         *,
         busy: Callable[[], int],
@@ -102,14 +102,14 @@ class Intake:
 
     def receive(self, delivery: Delivery) -> None:
         """Take in a delivery, or hand it back when the worker is stopping. Called in the reader."""
-        lease = self._leases.open(delivery)
+        lease = self._leases.add(delivery)
         if lease is None:
             # Used up on the way: the server will deliver it again, to whoever asks.
             self.refill()
             return
 
         if not self._open:
-            self._leases.settle(lease, nak_answer())
+            self._leases.settle(lease, Settlement.nak())
             return
 
         if delivery.attempt > 1:
@@ -149,10 +149,10 @@ class Intake:
         if batch and puller.pull(batch):
             self._pulled(batch)
 
-    def suspect(self, error: NatsJobsError) -> None:
+    def recheck_consumer(self, error: NatsJobsError) -> None:
         """Something speaks against the consumer being there, or being ours to use: have it looked at."""
         if self.puller is not None and self._open:
-            self.puller.suspect(error)
+            self.puller.recheck_consumer(error)
 
     def idle(self, lease: Lease) -> bool:
         """A delivery has waited long: keep it only if the user asked for such a store."""
@@ -160,7 +160,7 @@ class Intake:
             return True
 
         self._demand.slowed_down()
-        self._leases.settle(lease, nak_answer())
+        self._leases.settle(lease, Settlement.nak())
         return False
 
     def close(self) -> None:
@@ -168,7 +168,7 @@ class Intake:
         self._open = False
         if self.puller is not None:
             # First: or the server would deliver what is handed back to a request of ours that still stands.
-            self.puller.withdraw()
+            self.puller.cancel_requests()
 
         while (lease := self.take()) is not None:
-            self._leases.settle(lease, nak_answer())
+            self._leases.settle(lease, Settlement.nak())

@@ -16,7 +16,7 @@ The server cannot tell us that we still own a message, and acts on what a former
 What this cannot exclude: a consumer leader that crashes right after it confirmed an extension, or made a
 delivery, may redeliver early. `Job.fence` is for effects that must not happen twice even then.
 
-`LeaseBook` decides and never waits; `keep` is its clockwork.
+`LeaseKeeper` decides and never waits; `keep` is its clockwork.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ import anyio
 
 from .._clock import Clock
 from ..errors import NatsJobsError, NoResponders, PermissionDenied
-from ..jetstream import Answer, Delivery, is_nak, reply_error
+from ..jetstream import Delivery, Settlement, reply_error
 from ..wire import Connection, Reply
 
-__all__ = ("Lease", "LeaseBook", "LeaseEvents")
+__all__ = ("Lease", "LeaseKeeper", "LeaseListener")
 
 # Fractions of ack_wait.
 _ASK_AFTER = 1 / 3
@@ -40,11 +40,11 @@ _MARGIN = 1 / 10
 # Seconds without a confirmation after which an ack or term is sent again.
 _RESEND_AFTER = 2.0
 # So many extensions can be under way. At the pace of asking, an earlier one would be worth nothing any more.
-_UNDER_WAY = 10
+_MAX_ASKED = 10
 
 
-class LeaseEvents(Protocol):
-    """What the book tells its worker. Must return at once."""
+class LeaseListener(Protocol):
+    """What the keeper tells its worker. Must return at once."""
 
     def lease_lost(self, lease: Lease, why: str) -> None:
         """The lease is gone while it was held: cancel the job, or do not start it."""
@@ -59,15 +59,15 @@ class LeaseEvents(Protocol):
     def refused(self, error: NatsJobsError) -> None:
         """The server, or the loss of the link, answered with an error: is the consumer still there, and open to us?"""
 
-    def in_doubt(self, lease: Lease) -> None:
+    def on_rival_claim(self, lease: Lease) -> None:
         """Somebody else believes to hold the message, or may do so: announce that we do."""
 
     def watching(self) -> bool:
-        """Whether to look through again even with nothing in the book: a job goes on that has lost its lease."""
+        """Whether to look through again even with nothing in hand: a job goes on that has lost its lease."""
         ...
 
-    def looked_through(self, now: float) -> None:
-        """The book was looked through; it will be again soon."""
+    def on_tick(self, now: float) -> None:
+        """The leases were looked through; they will be again soon."""
 
     def not_confirmed(self, lease: Lease, why: str) -> None:
         """The lease ended while its settlement was unconfirmed."""
@@ -77,14 +77,14 @@ class Lease:
     """One delivery in hand. `trusted_until` is on the monotonic clock."""
 
     __slots__ = (
-        "answer",
-        "answered_at",
         "ask_at",
         "closed",
         "confirmed",
         "delivery",
         "doubtful",
         "not_sent",
+        "settled_at",
+        "settlement",
         "started",
         "tokens",
         "trouble",
@@ -98,19 +98,25 @@ class Lease:
         self.started = False
         self.closed = False
         self.doubtful = False
-        self.answer: Answer | None = None
-        self.answered_at = 0.0
+        self.settlement: Settlement | None = None
+        self.settled_at = 0.0
         self.trouble: str | None = None
         self.not_sent = False
         self.tokens: list[str] = []
         self.confirmed: anyio.Event | None = None
 
 
-class LeaseBook:
+class LeaseKeeper:
     """Every delivery that this worker has in hand, from its receipt until its settlement is confirmed."""
 
     def __init__(
-        self, connection: Connection, clock: Clock, *, ack_wait: float, auto_extend: bool, events: LeaseEvents
+        self,
+        connection: Connection,
+        clock: Clock,
+        *,
+        ack_wait: float,
+        auto_extend: bool,
+        events: LeaseListener,
     ) -> None:
         self.ack_wait = ack_wait
         self.extension_interval = ack_wait * _ASK_AFTER
@@ -118,7 +124,7 @@ class LeaseBook:
         self._clock = clock
         self._auto_extend = auto_extend
         self._events = events
-        self._tick = ack_wait * _TICK
+        self._tick_interval = ack_wait * _TICK
         self._trusted_for = ack_wait - ack_wait * _MARGIN
         # One entry for each message: of two deliveries of the same one, only the later can be ours.
         self._leases: dict[int, Lease] = {}
@@ -129,8 +135,8 @@ class LeaseBook:
     def __len__(self) -> int:
         return len(self._leases)
 
-    def open(self, delivery: Delivery) -> Lease | None:
-        """Enter a delivery that has just come in; None when its lease was used up on the way, or a later one is here."""
+    def add(self, delivery: Delivery) -> Lease | None:
+        """Take in a delivery that has just come in; None when its lease was used up on the way, or a later one is here."""
         known = self._leases.get(delivery.sequence)
         if known is not None:
             if known.delivery.attempt >= delivery.attempt:
@@ -153,17 +159,17 @@ class LeaseBook:
         """Whether the delivery is ours to work on: not answered, not lost. Notices a loss that the clock has brought."""
         return self._is_held(lease, self._clock())
 
-    def settle(self, lease: Lease, answer: Answer) -> bool:
-        """Give the one answer to a delivery; False, and nothing is sent, when it is no longer ours."""
+    def settle(self, lease: Lease, settlement: Settlement) -> bool:
+        """Settle a delivery; False, and nothing is sent, when it is no longer ours."""
         now = self._clock()
         if not self._is_held(lease, now):
             return False
 
-        lease.answer = answer
-        self._send_answer(lease, now)
+        lease.settlement = settlement
+        self._send_settlement(lease, now)
         return True
 
-    def claimed(self, sequence: int, attempt: int, gives_way: bool = False) -> None:
+    def on_claim(self, sequence: int, attempt: int, gives_way: bool = False) -> None:
         """Another worker announced which delivery of a message it holds: the later one counts, and if that is ours, it is told.
 
         Args:
@@ -176,12 +182,12 @@ class LeaseBook:
         ours = lease.delivery.attempt
         if ours < attempt or (ours == attempt and gives_way):
             self._lose(lease, "another worker announced that it has the job now")
-        elif lease.answer is None:
-            self._events.in_doubt(lease)
+        elif lease.settlement is None:
+            self._events.on_rival_claim(lease)
 
-    def doubt(self) -> list[Delivery]:
+    def mark_doubtful(self) -> list[Delivery]:
         """The link was broken, perhaps as the server died: what it knew of our leases it may have forgotten. Return what we hold."""
-        held = [lease for lease in self._leases.values() if lease.answer is None]
+        held = [lease for lease in self._leases.values() if lease.settlement is None]
         for lease in held:
             lease.doubtful = True
 
@@ -205,14 +211,14 @@ class LeaseBook:
         try:
             while True:
                 if self._leases or self._events.watching():
-                    await anyio.sleep_until(self.look_through())
+                    await anyio.sleep_until(self.tick())
                 else:
                     self._asleep = anyio.Event()
                     await self._asleep.wait()
                     self._asleep = None
         finally:
             # Ended before its worker: asyncio cancels every task when a SystemExit leaves the loop. Nobody
-            # would give up what is in the book any more, so nobody must wait for it.
+            # would give up what is in hand any more, so nobody must wait for it.
             self._kept = False
             if self._emptied is not None:
                 self._emptied.set()
@@ -223,25 +229,25 @@ class LeaseBook:
             self._emptied = anyio.Event()
             await self._emptied.wait()
 
-    def look_through(self) -> float:
+    def tick(self) -> float:
         """Do for every lease what is due, and return when to look again."""
         now = self._clock()
-        again = now + self._tick
+        again = now + self._tick_interval
         for lease in list(self._leases.values()):
             if lease.closed:
                 continue
 
             if now >= lease.trusted_until:
-                self._run_out(lease)
-            elif lease.answer is not None:
-                self._press_for_confirmation(lease, now)
+                self._expire(lease)
+            elif lease.settlement is not None:
+                self._resend(lease, now)
             elif now >= lease.ask_at:
                 self._prolong(lease, now)
 
             if not lease.closed:
                 again = min(again, lease.trusted_until)
 
-        self._events.looked_through(now)
+        self._events.on_tick(now)
         return again
 
     def _prolong(self, lease: Lease, now: float) -> None:
@@ -255,21 +261,21 @@ class LeaseBook:
 
     def _ask_extension(self, lease: Lease, now: float) -> None:
         # Asked again on the next tick if this one cannot be sent, or is refused.
-        lease.ask_at = now + self._tick
+        lease.ask_at = now + self._tick_interval
         try:
             lease.tokens.append(lease.delivery.ask_extension(partial(self._on_extension, lease, now)))
         except NatsJobsError as error:
             lease.trouble = str(error)
         else:
             lease.ask_at = now + self.extension_interval / 2
-            if len(lease.tokens) > _UNDER_WAY:
+            if len(lease.tokens) > _MAX_ASKED:
                 self._connection.lowlevel.cancel_request(lease.tokens.pop(0))
 
     def _on_extension(self, lease: Lease, asked_at: float, reply: Reply) -> None:
         error = reply_error(reply)
         if error is not None:
             lease.trouble = str(error)
-            lease.ask_at = min(lease.ask_at, asked_at + self._tick)
+            lease.ask_at = min(lease.ask_at, asked_at + self._tick_interval)
             self._events.refused(error)
         elif self.is_held(lease):
             # Read after the lease was used up, it may be the next holder's that the server has extended.
@@ -278,32 +284,32 @@ class LeaseBook:
             lease.ask_at = asked_at + self.extension_interval
             _wake_extenders(lease)
             if lease.doubtful:
-                self._events.in_doubt(lease)
+                self._events.on_rival_claim(lease)
 
-    def _press_for_confirmation(self, lease: Lease, now: float) -> None:
-        assert lease.answer is not None
-        doubtful = lease.trouble is not None or now - lease.answered_at > _RESEND_AFTER
-        if lease.not_sent or (doubtful and not is_nak(lease.answer)):
-            self._send_answer(lease, now)
+    def _resend(self, lease: Lease, now: float) -> None:
+        assert lease.settlement is not None
+        doubtful = lease.trouble is not None or now - lease.settled_at > _RESEND_AFTER
+        if lease.not_sent or (doubtful and not lease.settlement.is_nak):
+            self._send_settlement(lease, now)
 
     def _is_held(self, lease: Lease, now: float) -> bool:
         if not lease.closed and now >= lease.trusted_until:
-            self._run_out(lease)
+            self._expire(lease)
 
-        return not lease.closed and lease.answer is None
+        return not lease.closed and lease.settlement is None
 
-    def _send_answer(self, lease: Lease, now: float) -> None:
-        assert lease.answer is not None
-        lease.answered_at = now
+    def _send_settlement(self, lease: Lease, now: float) -> None:
+        assert lease.settlement is not None
+        lease.settled_at = now
         lease.trouble = None
         lease.not_sent = False
         try:
-            lease.tokens.append(lease.delivery.settle(lease.answer, partial(self._on_answer, lease)))
+            lease.tokens.append(lease.delivery.settle(lease.settlement, partial(self._on_settlement, lease)))
         except NatsJobsError as error:
             lease.not_sent = True
             lease.trouble = str(error)
 
-    def _on_answer(self, lease: Lease, reply: Reply) -> None:
+    def _on_settlement(self, lease: Lease, reply: Reply) -> None:
         error = reply_error(reply)
         if isinstance(error, PermissionDenied):
             # It will not be taken later either.
@@ -317,11 +323,11 @@ class LeaseBook:
         elif not lease.closed:
             self._close(lease)
 
-    def _run_out(self, lease: Lease) -> None:
+    def _expire(self, lease: Lease) -> None:
         why = lease.trouble or (
             "the event loop or the process was held up" if self._auto_extend else "ack_wait is over"
         )
-        if lease.answer is not None:
+        if lease.settlement is not None:
             self._close(lease)
             self._events.not_confirmed(lease, why)
         else:
@@ -329,9 +335,9 @@ class LeaseBook:
 
     def _lose(self, lease: Lease, why: str) -> None:
         self._close(lease)
-        if lease.answer is None:
+        if lease.settlement is None:
             self._events.lease_lost(lease, why)
-        elif not is_nak(lease.answer):
+        elif not lease.settlement.is_nak:
             # That a message comes again after a nak only shows that it has arrived.
             self._events.not_confirmed(lease, why)
 

@@ -12,12 +12,12 @@ from .._groups import text_of
 from ..backoff import delay_of
 from ..errors import JobTimeout, NatsJobsError, Retry
 from ..events import Complete, DeadLettered, Error, Interrupted as InterruptedEvent, Timeout
-from ..jetstream import ACK, Delivery, JetStreamApi, nak_answer, term_answer
+from ..jetstream import ACK, Delivery, JetStreamApi, Settlement
 from . import _dead_letters
 from ._definition import JobDef
 from ._emitter import logger
 from ._endings import Cancelled, Done, Ending, Failed, Interrupted, Lost, Rejected, Snoozed
-from ._lease import Lease, LeaseBook
+from ._lease import Lease, LeaseKeeper
 from ._limits import Limits
 from ._not_before import was_delayed
 from ._reasons import CancelReason
@@ -50,7 +50,7 @@ class Settler:
         self,
         defn: JobDef[Any],
         api: JetStreamApi,
-        leases: LeaseBook,
+        leases: LeaseKeeper,
         limits: Limits,
         reporter: Reporter,
         clock: Clock,
@@ -87,7 +87,7 @@ class Settler:
 
     def hand_back(self, lease: Lease, why: str, started: float) -> None:
         """Give the job back at once, without waiting for anything: the worker is being cancelled."""
-        if self._leases.settle(lease, nak_answer()):
+        if self._leases.settle(lease, Settlement.nak()):
             self._interrupted(lease, why, 0.0, started)
 
     def done(self, lease: Lease, started: float) -> None:
@@ -112,7 +112,7 @@ class Settler:
         if delay is None:
             await self._park(lease, "exhausted", ending.error)
         else:
-            self._leases.settle(lease, nak_answer(delay))
+            self._leases.settle(lease, Settlement.nak(delay))
 
     def _delay(self, ending: Failed, attempt: int) -> float:
         if ending.delay is not None:
@@ -154,12 +154,12 @@ class Settler:
             await self._park(
                 lease, "interrupted", NatsJobsError(f"{why} on the last delivery that max_deliver allows")
             )
-        elif self._leases.settle(lease, nak_answer(delay)):
+        elif self._leases.settle(lease, Settlement.nak(delay)):
             self._interrupted(lease, why, delay, started)
 
     def _drop(self, lease: Lease, started: float) -> None:
         reason = CancelReason.CANCELLED
-        if self._leases.settle(lease, term_answer(reason.text)):
+        if self._leases.settle(lease, Settlement.term(reason.text)):
             self._interrupted(lease, reason.value, 0.0, started)
 
     def _interrupted(self, lease: Lease, why: str, delay: float, started: float) -> None:
@@ -173,8 +173,8 @@ class Settler:
             return
 
         if self._defn.dead_letter and not await self._parked(lease.delivery, reason, error):
-            self._leases.settle(lease, nak_answer(_PARK_AGAIN))
-        elif self._leases.settle(lease, term_answer(f"{reason}: {text_of(error)}"[:_LONGEST_REASON])):
+            self._leases.settle(lease, Settlement.nak(_PARK_AGAIN))
+        elif self._leases.settle(lease, Settlement.term(f"{reason}: {text_of(error)}"[:_LONGEST_REASON])):
             self._counts.dead_lettered += 1
             self._report.job(DeadLettered, lease.delivery, reason=reason, error=text_of(error))
 

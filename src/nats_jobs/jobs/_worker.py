@@ -33,7 +33,7 @@ from ._emitter import Emitter, logger
 from ._intake import Demand, Intake
 from ._janitor import Janitor
 from ._job import Job
-from ._lease import Lease, LeaseBook
+from ._lease import Lease, LeaseKeeper
 from ._reasons import CancelReason
 from ._reporter import Reporter
 from ._settle import Counts, Settler
@@ -69,7 +69,7 @@ class WorkerStatistics:
 class Worker(Generic[T]):
     """Runs one definition. Everything but `run` is called from inside its task tree, or is plain."""
 
-    leases: LeaseBook
+    leases: LeaseKeeper
     site: Site
     _attempts: Attempts
     _intake: Intake
@@ -113,7 +113,7 @@ class Worker(Generic[T]):
             self._report = Reporter(self.emitter, self.site)
             self._warden = Warden(self._report, self.processor.patience)
             self.connection.lowlevel.set_receive_precision(self.site.ack_wait / _PULSES_PER_ACK_WAIT)
-            self.leases = LeaseBook(
+            self.leases = LeaseKeeper(
                 self.connection,
                 self.clock,
                 ack_wait=self.site.ack_wait,
@@ -149,8 +149,8 @@ class Worker(Generic[T]):
                 self.connection,
                 self.site.stream,
                 self.consumer,
-                claimed=self.leases.claimed,
-                doubt=self.leases.doubt,
+                on_claim=self.leases.on_claim,
+                mark_doubtful=self.leases.mark_doubtful,
             )
             self._janitor = Janitor(self.defn, self.api, self.site, self._claims, self._report, self._counts)
             settler = Settler(
@@ -206,8 +206,8 @@ class Worker(Generic[T]):
             self.consumer,
             expires=self.defn.pull_interval,
             clock=self.clock,
-            take=self._intake.receive,
-            ready=self._intake.refill,
+            on_delivery=self._intake.receive,
+            on_ready=self._intake.refill,
         )
         self._intake.puller = puller
         try:
@@ -300,15 +300,15 @@ class Worker(Generic[T]):
         self._report.job(Working, lease.delivery, interval=self.leases.extension_interval)
 
     def refused(self, error: NatsJobsError) -> None:
-        self._intake.suspect(error)
+        self._intake.recheck_consumer(error)
 
-    def in_doubt(self, lease: Lease) -> None:
+    def on_rival_claim(self, lease: Lease) -> None:
         self._claims.announce(lease.delivery)
 
     def watching(self) -> bool:
         return bool(self.running)
 
-    def looked_through(self, now: float) -> None:
+    def on_tick(self, now: float) -> None:
         self._warden.look(self.running, now)
 
     def loop_held(self, job: Job[T], seconds: float) -> None:
@@ -318,5 +318,5 @@ class Worker(Generic[T]):
         self._report.job(LoopBlocked, job.delivery, seconds=seconds)
 
     def not_confirmed(self, lease: Lease, why: str) -> None:
-        answer = (lease.answer or b"").split(b" ")[0].decode().lstrip("+-").lower()
-        self._report.job(NoAck, lease.delivery, settlement=answer, why=why)
+        assert lease.settlement is not None
+        self._report.job(NoAck, lease.delivery, settlement=lease.settlement.name, why=why)

@@ -83,10 +83,10 @@ class UsageError(NatsJobsError, ValueError, TypeError):
 
     exit_code = _EX_CONFIG
 
-    text: str
+    reason: str
 
     def __str__(self) -> str:
-        return self.text
+        return self.reason
 
 
 @dataclass(eq=False)
@@ -118,29 +118,29 @@ class ConnectFailed(NatsJobsError, nats.errors.NoServersError):
 
 @dataclass(eq=False)
 class AuthorizationFailed(NatsJobsError, nats.errors.AuthorizationError):
-    """The server refused who we say we are."""
+    """The server did not accept the credentials."""
 
     server: str
-    text: str
+    reason: str
 
     def __str__(self) -> str:
         return (
-            f"{self.server} refused the connection: {self.text}; check user, password, token or credentials"
+            f"{self.server} refused the connection: {self.reason}; check user, password, token or credentials"
         )
 
 
 @dataclass(eq=False)
 class ConnectionLost(NatsJobsError, nats.errors.Error):
-    """The link broke while something was outstanding; whether it took effect is unknown.
+    """The connection broke while something was outstanding; whether it took effect is unknown.
 
     Not raised when *you* closed the connection: that is `ConnectionClosed`.
     """
 
     server: str
-    why: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"the connection to {self.server} was lost ({self.why}); what was outstanding may or may not have happened"
+        return f"the connection to {self.server} was lost ({self.reason}); what was outstanding may or may not have taken effect"
 
 
 @dataclass(eq=False)
@@ -153,12 +153,12 @@ class ConnectionClosed(NatsJobsError, nats.errors.ConnectionClosedError):
 
 @dataclass(eq=False)
 class ProtocolError(NatsJobsError, nats.errors.ProtocolError):
-    """The peer sent bytes that are no NATS protocol. The link is thrown away."""
+    """The peer sent bytes that are not NATS protocol. The connection to it is closed."""
 
-    text: str
+    reason: str
 
     def __str__(self) -> str:
-        return self.text
+        return self.reason
 
 
 @dataclass(eq=False)
@@ -180,21 +180,21 @@ class ServerRefused(NatsJobsError, nats.errors.Error):
     """The server said `-ERR`."""
 
     server: str
-    text: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"{self.server} says: {self.text}"
+        return f"{self.server} says: {self.reason}"
 
 
 @dataclass(eq=False)
 class PermissionDenied(NatsJobsError, nats.errors.Error):
-    """The account of this connection may not publish or subscribe there."""
+    """The user of this connection may not publish or subscribe there."""
 
     subject: str
-    text: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"not allowed on {self.subject!r}: {self.text}; the server's permissions for this user decide"
+        return f"not allowed on {self.subject!r}: {self.reason}; check the permissions of this user at the server"
 
 
 @dataclass(eq=False)
@@ -207,20 +207,20 @@ class PayloadTooLarge(NatsJobsError, nats.errors.MaxPayloadError):
 
     def __str__(self) -> str:
         return (
-            f"message to {self.subject!r} has {self.size} bytes with its headers, the server takes {self.limit}; "
-            "send a reference to the data, or raise max_payload at the server"
+            f"the message to {self.subject!r} has {self.size} bytes with its headers, and the server accepts {self.limit}; "
+            "send a reference to the data instead, or raise max_payload at the server"
         )
 
 
 @dataclass(eq=False)
 class BadSubject(NatsJobsError, nats.errors.BadSubjectError, ValueError):
-    """A subject, queue or header name that the protocol cannot carry; nothing was sent."""
+    """A subject, queue or header that the protocol cannot carry; nothing was sent."""
 
     subject: str
-    why: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"{self.subject!r} cannot be used: {self.why}"
+        return f"{self.subject!r} cannot be used: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -252,7 +252,7 @@ class SlowConsumer(NatsJobsError, nats.errors.Error):
     dropped: int
 
     def __str__(self) -> str:
-        return f"the subscription to {self.subject!r} is too slow: {self.dropped} messages dropped; raise max_messages or read faster"
+        return f"the subscription to {self.subject!r} was not read fast enough: {self.dropped} messages were dropped; raise max_messages or max_bytes, or read faster"
 
 
 # JetStream: what can happen to a stream, a consumer, a publish.
@@ -264,10 +264,12 @@ class ConsumerGone(NatsJobsError):
 
     stream: str
     consumer: str
-    why: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"consumer {self.consumer!r} of stream {self.stream!r} is gone ({self.why}); was it deleted?"
+        return (
+            f"consumer {self.consumer!r} of stream {self.stream!r} is gone ({self.reason}); was it deleted?"
+        )
 
 
 @dataclass(eq=False)
@@ -276,10 +278,10 @@ class PullRefused(NatsJobsError):
 
     stream: str
     consumer: str
-    why: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"consumer {self.consumer!r} of stream {self.stream!r} refuses to be pulled: {self.why}"
+        return f"consumer {self.consumer!r} of stream {self.stream!r} refuses to be pulled: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -376,10 +378,10 @@ class EncodeError(NatsJobsError, ValueError):
     """A payload cannot be turned into bytes by its codec; nothing was sent."""
 
     codec: str
-    why: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"payload cannot be encoded as {self.codec}: {self.why}"
+        return f"payload cannot be encoded as {self.codec}: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -387,10 +389,10 @@ class DecodeError(NatsJobsError, ValueError):
     """Bytes that are not what their content type says."""
 
     codec: str
-    why: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"payload cannot be decoded as {self.codec}: {self.why}"
+        return f"payload cannot be decoded as {self.codec}: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -423,10 +425,10 @@ class JobCutShort(NatsJobsError):
 
     stream: str
     sequence: int
-    why: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"job {self.stream}/{self.sequence} was cut short: {self.why}"
+        return f"job {self.stream}/{self.sequence} was cut short: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -435,12 +437,12 @@ class JobNotResponding(NatsJobsError):
 
     stream: str
     sequence: int
-    why: str
+    reason: str
     seconds: float
 
     def __str__(self) -> str:
         return (
-            f"job {self.stream}/{self.sequence} was cancelled {self.seconds:.0f} s ago ({self.why}) and still runs; does its "
+            f"job {self.stream}/{self.sequence} was cancelled {self.seconds:.0f} s ago ({self.reason}) and still runs; does its "
             "handler swallow the cancellation, or block a thread?"
         )
 
@@ -517,10 +519,12 @@ class ServerNotFound(NatsJobsError, FileNotFoundError):
 class ServerFailed(NatsJobsError):
     """The embedded nats-server did not start, or ended by itself. `log` holds its last lines."""
 
-    why: str
+    reason: str
     log: str
 
     def __str__(self) -> str:
         return (
-            f"nats-server {self.why}; its last lines:\n{self.log}" if self.log else f"nats-server {self.why}"
+            f"nats-server {self.reason}; its last lines:\n{self.log}"
+            if self.log
+            else f"nats-server {self.reason}"
         )

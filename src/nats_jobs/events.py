@@ -68,7 +68,7 @@ class Disconnected(Event):
     """The link to `server` broke; reconnecting has begun."""
 
     server: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class ServerError(Event):
     """The server said `-ERR` on the link: a missing permission, a limit. `Disconnected` tells if it closed for it."""
 
     server: str
-    text: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,14 +162,14 @@ class NoAck(JobEvent):
     """`settlement` is what was sent (`ack`, `nak`, `term`). The job may be performed again."""
 
     settlement: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseLost(JobEvent):
-    """`why` tells how the lease ended. Nothing more is sent for this delivery."""
+    """`reason` tells how the lease ended. Nothing more is sent for this delivery."""
 
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -263,7 +263,7 @@ async def test_there_must_be_as_many_ids_as_payloads(url: str, name: str) -> Non
 async def test_a_job_that_is_too_large_for_the_server_is_not_sent(url: str, name: str) -> None:
     async with producer(url, name) as p:
         limit = p.connection.max_payload
-        with pytest.raises(PayloadTooLarge, match="the server takes") as refused:
+        with pytest.raises(PayloadTooLarge, match="the server accepts") as refused:
             await p.enqueue(name, bytes(limit))
 
         assert refused.value.limit == limit

@@ -234,7 +234,7 @@ async def test_without_auto_extend_a_lease_is_not_extended() -> None:
         other.pull()
         await until(lambda: other.leases)
         assert not built.sent(IN_PROGRESS)[:1] or built.sent(IN_PROGRESS)[0].link == "desk1"
-        assert "ack_wait is over" in desk.lost[0].why
+        assert "ack_wait is over" in desk.lost[0].reason
         built.check_lost_before_redelivery()
 
 
@@ -369,7 +369,7 @@ async def test_a_loss_names_what_stood_in_the_way() -> None:
         await in_hand(built, desk)
         desk.link.cut()
         await until(lambda: desk.lost)
-        assert "cut by the test" in desk.lost[0].why
+        assert "cut by the test" in desk.lost[0].reason
 
 
 async def test_a_loss_does_not_name_what_was_overcome_before() -> None:
@@ -381,7 +381,7 @@ async def test_a_loss_does_not_name_what_was_overcome_before() -> None:
         await anyio.sleep(ACK_WAIT)
         desk.link.swallow = True
         await until(lambda: desk.lost)
-        assert desk.lost[0].why.endswith("the event loop or the process was held up")
+        assert desk.lost[0].reason.endswith("the event loop or the process was held up")
 
 
 async def test_a_loss_is_noticed_when_the_lease_is_used_up_and_not_at_the_next_look() -> None:
@@ -415,7 +415,7 @@ async def test_when_the_consumer_is_gone_every_lease_is_lost() -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk, 3)
         desk.keeper.lose_all("deleted")
-        assert [told.why for told in desk.lost] == ["deleted"] * 3
+        assert [told.reason for told in desk.lost] == ["deleted"] * 3
         with anyio.fail_after(1):
             await desk.keeper.wait_empty()
 
@@ -629,7 +629,7 @@ async def test_a_claim_of_another_worker_takes_the_lease_away() -> None:
         await until(lambda: other.leases)
         claims[1].announce(other.lease.delivery)
         await until(lambda: desk.lost)
-        assert "another worker" in desk.lost[0].why
+        assert "another worker" in desk.lost[0].reason
         assert other.keeper.is_held(other.lease)
         assert not other.lost
 

@@ -53,11 +53,11 @@ class RecordingListener:
     def on_connected(self, server: str, reconnects: int) -> None:
         self.ups.append(server)
 
-    def on_disconnected(self, server: str, why: str) -> None:
-        self.downs.append(why)
+    def on_disconnected(self, server: str, reason: str) -> None:
+        self.downs.append(reason)
 
-    def on_server_error(self, server: str, text: str) -> None:
-        self.errors.append(text)
+    def on_server_error(self, server: str, reason: str) -> None:
+        self.errors.append(reason)
 
     def on_loop_blocked(self, seconds: float) -> None:
         pass

@@ -28,7 +28,7 @@ class Told:
 
     at: float
     lease: Lease
-    why: str
+    reason: str
 
 
 class Desk:
@@ -90,10 +90,10 @@ class Desk:
 
     # What the book tells...
 
-    def lease_lost(self, lease: Lease, why: str) -> None:
+    def lease_lost(self, lease: Lease, reason: str) -> None:
         assert lease.closed
         assert lease not in [told.lease for told in self.lost], "said twice"
-        self.lost.append(Told(self.clock(), lease, why))
+        self.lost.append(Told(self.clock(), lease, reason))
 
     def lease_idle(self, lease: Lease) -> bool:
         self.idle.append(self.clock())
@@ -117,10 +117,10 @@ class Desk:
     def on_tick(self, now: float) -> None:
         pass
 
-    def not_confirmed(self, lease: Lease, why: str) -> None:
+    def not_confirmed(self, lease: Lease, reason: str) -> None:
         assert lease.closed
         assert lease not in [told.lease for told in self.unconfirmed], "said twice"
-        self.unconfirmed.append(Told(self.clock(), lease, why))
+        self.unconfirmed.append(Told(self.clock(), lease, reason))
 
 
 class Office:

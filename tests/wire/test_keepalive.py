@@ -72,8 +72,8 @@ class Owner:
 
     def take_error(self, link: Link, text: str) -> None: ...
 
-    def link_broke(self, link: Link, why: str) -> None:
-        self.broke.append((anyio.current_time(), why))
+    def link_broke(self, link: Link, reason: str) -> None:
+        self.broke.append((anyio.current_time(), reason))
 
 
 class Wire:
@@ -195,7 +195,7 @@ async def test_the_first_reason_of_a_break_counts_and_it_is_told_once() -> None:
         it.link.break_off("second")
         await anyio.sleep(1)
         assert [why for _, why in it.owner.broke] == ["first"]
-        assert it.link.why == "first"
+        assert it.link.reason == "first"
 
 
 async def test_a_sign_of_life_is_not_asked_for_again_while_one_is_on_its_way() -> None:

@@ -31,7 +31,7 @@ async def test_a_full_mailbox_drops_the_newest_and_says_how_many(nc: Connection,
 
         await nc.flush()
         assert messages.pending == 3
-        with pytest.raises(SlowConsumer, match="7 messages dropped") as caught:
+        with pytest.raises(SlowConsumer, match="7 messages were dropped") as caught:
             await messages.receive()
 
         assert (caught.value.subject, caught.value.dropped) == (name, 7)
@@ -48,7 +48,7 @@ async def test_the_mailbox_is_bounded_in_bytes_too(nc: Connection, name: str) ->
 
         await nc.flush()
         assert (messages.pending, messages.pending_bytes) == (2, 2000)
-        with pytest.raises(SlowConsumer, match="3 messages dropped"):
+        with pytest.raises(SlowConsumer, match="3 messages were dropped"):
             await messages.receive()
 
 

@@ -92,7 +92,7 @@ async def _run(options: argparse.Namespace) -> None:
                 code = await _wait_ended(server, log if options.verbose else None)
                 raise ServerFailed(f"ended by itself (exit code {code})", server.logs(20))
         except ServerFailed as error:
-            raise ServerFailed(error.why, _fatal_line(error.log)) from error
+            raise ServerFailed(error.reason, _fatal_line(error.log)) from error
 
 
 def _announce(server: Server, *, kept: bool) -> None:

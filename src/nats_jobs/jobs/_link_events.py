@@ -23,13 +23,13 @@ class LinkEvents:
 
         self._emitter.emit(Connected(server=server, reconnects=reconnects))
 
-    def on_disconnected(self, server: str, why: str) -> None:
-        logger.warning("the connection to %s was lost (%s); reconnecting", server, why)
-        self._emitter.emit(Disconnected(server=server, why=why))
+    def on_disconnected(self, server: str, reason: str) -> None:
+        logger.warning("the connection to %s was lost (%s); reconnecting", server, reason)
+        self._emitter.emit(Disconnected(server=server, reason=reason))
 
-    def on_server_error(self, server: str, text: str) -> None:
-        logger.warning("%s says: %s", server, text)
-        self._emitter.emit(ServerError(server=server, text=text))
+    def on_server_error(self, server: str, reason: str) -> None:
+        logger.warning("%s says: %s", server, reason)
+        self._emitter.emit(ServerError(server=server, reason=reason))
 
     def on_loop_blocked(self, seconds: float) -> None:
         if seconds < _LONG_HOLD:

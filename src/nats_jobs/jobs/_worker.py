@@ -288,7 +288,7 @@ class Worker(Generic[T]):
 
     def lease_lost(self, lease: Lease, why: str) -> None:
         self._counts.lost += 1
-        self._report.job(LeaseLost, lease.delivery, why=why)
+        self._report.job(LeaseLost, lease.delivery, reason=why)
         job = self._attempts.running.get(lease)
         if job is not None:
             job.cut_short(CancelReason.LEASE_LOST)
@@ -319,4 +319,4 @@ class Worker(Generic[T]):
 
     def not_confirmed(self, lease: Lease, why: str) -> None:
         assert lease.settlement is not None
-        self._report.job(NoAck, lease.delivery, settlement=lease.settlement.name, why=why)
+        self._report.job(NoAck, lease.delivery, settlement=lease.settlement.name, reason=why)

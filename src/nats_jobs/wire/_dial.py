@@ -48,7 +48,7 @@ async def dial(
         try:
             greeted = await greet(server, options)
         except AuthorizationFailed as error:
-            pool.failed(server, error.text)
+            pool.failed(server, error.reason)
             failures[str(server)] = error
         except (OSError, NatsJobsError) as error:
             if first and isinstance(error, UsageError | MissingExtra):
@@ -75,4 +75,4 @@ def _none_left(failures: dict[str, Exception]) -> NatsJobsError:
 
 def _reason(error: Exception) -> str:
     # These two would name the server once more.
-    return error.text if isinstance(error, AuthorizationFailed | ServerRefused) else str(error)
+    return error.reason if isinstance(error, AuthorizationFailed | ServerRefused) else str(error)

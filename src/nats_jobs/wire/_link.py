@@ -47,7 +47,7 @@ class LinkOwner(Protocol):
 
     def take_error(self, link: Link, text: str) -> None: ...
 
-    def link_broke(self, link: Link, why: str) -> None: ...
+    def link_broke(self, link: Link, reason: str) -> None: ...
 
 
 class _Owed:
@@ -94,7 +94,7 @@ class Link:
         self.give_way = self._outbox.give_way
         self._owed: deque[_Owed] = deque()
         self._heard = True
-        self._why: str | None = None
+        self._reason: str | None = None
         self._group: TaskGroup | None = None
 
     @property
@@ -142,37 +142,37 @@ class Link:
     # Its life...
 
     @property
-    def why(self) -> str:
+    def reason(self) -> str:
         """Why the link broke."""
-        return self._why or "closed on this side"
+        return self._reason or "closed on this side"
 
-    def break_off(self, why: str) -> None:
+    def break_off(self, reason: str) -> None:
         """End `run` soon. Only the first reason counts."""
-        if self._why is not None:
+        if self._reason is not None:
             return
 
-        self._why = why
+        self._reason = reason
         self._outbox.close()
         if self._group is not None:
-            self._group.cancel_scope.cancel(why)
+            self._group.cancel_scope.cancel(reason)
 
-        self._owner.link_broke(self, why)
-        self.fail_pings(why)
+        self._owner.link_broke(self, reason)
+        self.fail_pings(reason)
 
-    def _break_off_by_server(self, why: str) -> None:
-        self.break_off(f"closed by the server: {self.last_words}" if self.last_words else why)
+    def _break_off_by_server(self, reason: str) -> None:
+        self.break_off(f"closed by the server: {self.last_words}" if self.last_words else reason)
 
-    def fail_pings(self, why: str) -> None:
+    def fail_pings(self, reason: str) -> None:
         owed, self._owed = self._owed, deque()
         for entry in owed:
-            entry.on_pong(ConnectionLost(str(self.server), why))
+            entry.on_pong(ConnectionLost(str(self.server), reason))
 
     async def run(self) -> None:
         """Carry frames until the link breaks. Its owner is told why; the stream is closed then."""
         try:
             async with anyio.create_task_group() as self._group:
-                if self._why is not None:
-                    self._group.cancel_scope.cancel(self._why)
+                if self._reason is not None:
+                    self._group.cancel_scope.cancel(self._reason)
 
                 self._group.start_soon(self._read)
                 self._group.start_soon(self._write)

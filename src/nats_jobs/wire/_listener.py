@@ -19,7 +19,7 @@ class ConnectionListener(Protocol):
     def on_disconnected(self, server: str, reason: str) -> None:
         """The link to `server` broke, or was left for another server's."""
 
-    def on_server_error(self, server: str, text: str) -> None:
+    def on_server_error(self, server: str, reason: str) -> None:
         """The server said `-ERR`. Whether the link survives it, `on_disconnected` tells."""
 
     def on_loop_blocked(self, seconds: float) -> None:
@@ -35,7 +35,7 @@ class NullListener:
     def on_disconnected(self, server: str, reason: str) -> None:
         pass
 
-    def on_server_error(self, server: str, text: str) -> None:
+    def on_server_error(self, server: str, reason: str) -> None:
         pass
 
     def on_loop_blocked(self, seconds: float) -> None:

@@ -91,8 +91,8 @@ class Requests:
 
     def bar(self, error: Exception) -> None:
         """The server refuses the inbox: no request can be answered on this link."""
-        text = getattr(error, "text", str(error))
-        self._barred = PermissionDenied(self.subject, text)
+        reason = getattr(error, "reason", str(error))
+        self._barred = PermissionDenied(self.subject, reason)
         self.fail_all(self._barred)
 
     def admit(self) -> None:

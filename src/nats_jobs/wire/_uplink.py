@@ -136,7 +136,7 @@ class Uplink:
             while True:
                 await self._serve(link)
                 if not self._options.allow_reconnect:
-                    raise ConnectionLost(str(link.server), link.why)
+                    raise ConnectionLost(str(link.server), link.reason)
 
                 link = self._take_successor() or await self._dial()
                 self.reconnects += 1
@@ -210,14 +210,14 @@ class Uplink:
         self._interests.announce()
         self._listener.on_connected(str(link.server), self.reconnects)
 
-    def link_broke(self, link: Link, why: str) -> None:
+    def link_broke(self, link: Link, reason: str) -> None:
         if self.link is link:
             self.link = None
             self._linked = anyio.Event()
 
         self._sum_up()
-        self._requests.fail_all(ConnectionLost(str(link.server), why))
-        self._listener.on_disconnected(str(link.server), why)
+        self._requests.fail_all(ConnectionLost(str(link.server), reason))
+        self._listener.on_disconnected(str(link.server), reason)
 
     def _sum_up(self) -> None:
         """Keep what the link has counted."""

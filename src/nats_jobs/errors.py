@@ -346,17 +346,24 @@ def _plain(value: object) -> object:
 
 @dataclass(eq=False)
 class ConfigMismatch(NatsJobsError):
-    """A stream or consumer exists with settings that contradict the definition, and they cannot, or must not, be changed."""
+    """A stream or consumer exists with settings that contradict the definition, and they cannot, or must not, be changed.
+
+    `reason` says what keeps them from being changed, in the server's words when it is the server.
+    """
 
     exit_code = _EX_CONFIG
 
     kind: str
     name: str
     differences: tuple[Difference, ...]
+    reason: str
 
     def __str__(self) -> str:
         listed = "; ".join(str(difference) for difference in self.differences)
-        return f"{self.kind} {self.name!r} exists with another configuration ({listed}); change the definition, or delete the {self.kind}"
+        return (
+            f"{self.kind} {self.name!r} exists with another configuration ({listed}), and {self.reason}; "
+            f"change the definition, or name another {self.kind} in it"
+        )
 
 
 @dataclass(eq=False)

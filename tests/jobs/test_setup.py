@@ -12,14 +12,17 @@ import pytest
 from nats.js.api import (
     ConsumerConfig,
     DiscardPolicy,
+    RePublish,
     RetentionPolicy,
     StorageType,
     StreamConfig,
+    SubjectTransform,
 )
 
 from nats_jobs import Job, JobDef, JobHandle, JobProcessor, Retry, job_processor
 from nats_jobs.errors import ConfigMismatch, Difference, SetupFailed
 from nats_jobs.events import DeadLettered, Error, Interrupted, LeaseLost, Receive
+from nats_jobs.jetstream import explicit_fields
 from nats_jobs.server import run_server
 from support.jobs import Seen, in_stream, until, until_empty
 
@@ -362,8 +365,74 @@ async def test_what_is_changed_of_a_thing_that_others_may_share_is_logged(
             assert "changed" not in caplog.text
             await (await p.start(after)).stop()
 
-    assert f"stream {name} is being changed: max_msgs from 10 to 20" in caplog.text
-    assert f"consumer {name}Consumer is being changed: ack_wait from {3 * NS} to {4 * NS}" in caplog.text
+    assert f"stream {name} was changed: max_msgs from 10 to 20" in caplog.text
+    assert f"consumer {name}Consumer was changed: ack_wait from {3 * NS} to {4 * NS}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"republish": RePublish(src=">", dest="copies.>")},
+        {"allow_rollup_hdrs": True},
+        {"mirror_direct": True},
+        {"max_age": 30},
+        {"subject_transform": SubjectTransform(src="a", dest="b")},
+    ],
+    ids=lambda after: str(*after),
+)
+async def test_whether_a_setting_can_be_changed_is_for_the_server_to_say(
+    url: str, name: str, after: dict[str, Any]
+) -> None:
+    """Which settings these are differs from release to release, and no list of ours knows them."""
+    async with job_processor(url) as p:
+        await make_what_node_makes(p, name)
+        await p.start(defined(name, stream_config=StreamConfig(**after)))
+        stream = await stream_of(p, name)
+        await p.stop()
+
+    assert stream.items() >= explicit_fields(StreamConfig(**after)).items()
+
+
+async def test_a_setting_is_taken_back_to_the_default_of_nats_py_by_the_definition_that_set_it(
+    url: str, name: str
+) -> None:
+    def with_discard(discard: DiscardPolicy) -> JobDef[Any]:
+        return defined(name, stream_config=StreamConfig(max_msgs=9, discard=discard))
+
+    async with job_processor(url) as p:
+        for wanted in (DiscardPolicy.NEW, DiscardPolicy.OLD, DiscardPolicy.NEW, DiscardPolicy.OLD):
+            await (await p.start(with_discard(wanted))).stop()
+            assert (await stream_of(p, name))["discard"] == wanted.value
+
+        await p.stop()
+
+
+async def test_a_setting_of_others_is_not_reset_by_leaving_it_out(url: str, name: str) -> None:
+    theirs = StreamConfig(max_msgs=9, discard=DiscardPolicy.NEW, subjects=[f"{name}.*"])
+    first = defined(name, stream_config=theirs, filter_subject=f"{name}.a")
+    second = defined(
+        name,
+        stream_config=StreamConfig(max_msgs=9, subjects=[f"{name}.*"]),
+        filter_subject=f"{name}.b",
+        consumer_config=ConsumerConfig(durable_name="second"),
+    )
+    async with job_processor(url) as p:
+        for defn in (first, second):
+            await p.start(defn)
+            assert (await stream_of(p, name))["discard"] == "new"
+
+        await p.stop()
+
+
+async def test_a_shorter_lease_for_workers_that_may_be_running_is_a_warning(
+    url: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with job_processor(url) as p:
+        for ack_wait, warned in ((3, False), (4, False), (2, True)):
+            await (await p.start(defined(name, consumer_config=ConsumerConfig(ack_wait=ack_wait)))).stop()
+            assert ("ack_wait is lowered from 4 to 2 s" in caplog.text) == warned
+
+        await p.stop()
 
 
 async def test_without_update_nothing_that_exists_is_changed(url: str, name: str) -> None:
@@ -421,15 +490,26 @@ async def test_a_filter_can_be_changed_from_each_of_its_forms_into_each(
 
 
 @pytest.mark.parametrize(
-    ("config", "field", "ours", "servers"),
+    ("config", "field", "ours", "servers", "words"),
     [
-        (StreamConfig(storage=StorageType.MEMORY), "storage", "memory", "file"),
-        (StreamConfig(retention=RetentionPolicy.LIMITS), "retention", "limits", "workqueue"),
-        (StreamConfig(first_seq=100), "first_seq", 100, None),
+        (
+            StreamConfig(storage=StorageType.MEMORY),
+            "storage",
+            "memory",
+            "file",
+            "can not change storage type",
+        ),
+        (
+            StreamConfig(retention=RetentionPolicy.LIMITS),
+            "retention",
+            "limits",
+            "workqueue",
+            "can not change retention policy",
+        ),
     ],
 )
-async def test_a_stream_that_cannot_be_changed_is_a_mismatch_that_names_both_sides(
-    url: str, name: str, config: StreamConfig, field: str, ours: Any, servers: Any
+async def test_a_stream_that_cannot_be_changed_is_a_mismatch_with_both_sides_and_the_servers_words(
+    url: str, name: str, config: StreamConfig, field: str, ours: Any, servers: Any, words: str
 ) -> None:
     async with job_processor(url) as p:
         await make_what_node_makes(p, name)
@@ -441,6 +521,8 @@ async def test_a_stream_that_cannot_be_changed_is_a_mismatch_that_names_both_sid
         text = str(refused.value)
         assert name in text
         assert f"({field}: ours {ours!r}, server's {servers!r})" in text
+        assert words in text
+        assert "delete" not in text
 
 
 async def test_a_consumer_that_cannot_be_changed_is_a_mismatch_that_names_every_field(
@@ -456,8 +538,11 @@ async def test_a_consumer_that_cannot_be_changed_is_a_mismatch_that_names_every_
         assert {difference.field for difference in refused.value.differences} == {
             "max_waiting",
             "mem_storage",
+            "ack_wait",
+            "max_deliver",
         }
         assert "max_waiting: ours 7, server's 512" in str(refused.value)
+        assert "can not be updated" in refused.value.reason
         assert (await consumer_of(p, name))["ack_wait"] == 10 * NS
 
 

@@ -13,7 +13,7 @@ from ._delivery import (
     reply_error as reply_error,
 )
 from ._error_codes import ErrorCode as ErrorCode
-from ._explicit import explicit_fields as explicit_fields
+from ._explicit import default_fields as default_fields, explicit_fields as explicit_fields
 from ._nats_py import jetstream_context as jetstream_context
 from ._pub_ack import Enqueued as Enqueued
 from ._publish import publish as publish
@@ -32,6 +32,7 @@ __all__ = (
     "Puller",
     "Settlement",
     "api_prefix",
+    "default_fields",
     "explicit_fields",
     "is_retryable",
     "jetstream_context",

@@ -12,7 +12,7 @@ from nats.js.api import ConsumerConfig, StreamConfig
 from ..backoff import Backoff
 from ..codecs import MSGPACK, RAW, Codec
 from ..errors import UsageError
-from ._definition_rules import check, check_name, is_async
+from ._definition_checks import check, check_name, is_async
 
 if TYPE_CHECKING:
     from ._handlers import DetachedJob

@@ -1,8 +1,7 @@
 """Makes the stream and the consumer of a definition, or binds to those that are there.
 
-What exists is compared with what the definition asks for in so many words: equal, or only our default
-differs: bind. Asked for, and the server can change it: update, unless the definition forbids that. The
-rest: `ConfigMismatch`.
+What exists is compared with what the definition asks for. Equal, or only a default of ours differs: bind. Else
+update, unless the definition forbids that; what the server refuses is a `ConfigMismatch`, in its words.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from ..errors import (
     RequestTimeout,
     SetupFailed,
 )
-from ..jetstream import ErrorCode, Info, JetStreamApi, explicit_fields, retrying
+from ..jetstream import ErrorCode, Info, JetStreamApi, is_retryable, retrying
 from ..units import from_ns, to_ns
 from . import _dead_letters
+from ._config_drift import Asked, listed, merged
 from ._definition import JobDef
-from ._drift import changes_to_consumer, changes_to_stream, merged
 from ._emitter import logger
 from ._limits import SPARE_DELIVERIES, Limits
 
@@ -68,7 +67,7 @@ def default_stream(defn: JobDef[Any]) -> dict[str, Any]:
         "deny_delete": False,
         "deny_purge": False,
     }
-    config = defaults | explicit_fields(defn.stream_config)
+    config = defaults | _asked_of_stream(defn).to_create
     if "mirror" in config:
         # A mirror has no subjects of its own.
         del config["subjects"]
@@ -85,7 +84,7 @@ def default_consumer(defn: JobDef[Any]) -> dict[str, Any]:
         "deliver_policy": "all",
         "replay_policy": "instant",
         "max_deliver": defn.num_attempts + SPARE_DELIVERIES,
-    } | _asked_of_consumer(defn)
+    } | _asked_of_consumer(defn).to_create
 
 
 async def set_up(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Site:
@@ -120,12 +119,10 @@ async def _set_up_stream(api: JetStreamApi, defn: JobDef[Any]) -> dict[str, Any]
     existing = await _existing_or_made(
         lambda: api.stream(defn.stream), lambda: api.create_stream(default_stream(defn))
     )
-    changes = changes_to_stream(defn, explicit_fields(defn.stream_config), existing)
-    if not changes:
-        return existing
-
-    _announce("stream", defn.stream, existing, changes)
-    return (await api.update_stream(merged(existing, changes))).config
+    asked = _asked_of_stream(defn)
+    changes = asked.changes(existing)
+    changes |= _shortened_duplicate_window(asked, changes, existing)
+    return await _brought_in_line(defn, "stream", asked, changes, existing, api.update_stream)
 
 
 async def _set_up_dead_letters(api: JetStreamApi, replicas: int) -> dict[str, Any]:
@@ -150,13 +147,11 @@ async def _set_up_consumer(api: JetStreamApi, defn: JobDef[Any]) -> dict[str, An
     )
     _check_usable(defn, existing)
     asked = _asked_of_consumer(defn)
-    changes = changes_to_consumer(defn, asked, existing)
-    changes |= _raised_max_deliver(defn, asked, existing)
-    if not changes:
-        return existing
-
-    _announce("consumer", defn.consumer, existing, changes)
-    return (await api.update_consumer(defn.stream, merged(existing, changes))).config
+    changes = asked.changes(existing) | _raised_max_deliver(defn, asked, existing)
+    _warn_of_a_shorter_lease(defn, changes, existing)
+    return await _brought_in_line(
+        defn, "consumer", asked, changes, existing, lambda config: api.update_consumer(defn.stream, config)
+    )
 
 
 async def _existing_or_made(
@@ -184,27 +179,90 @@ async def _existing_or_made(
         raise refusal if error.err_code in _MISSING else error from None
 
 
+async def _brought_in_line(
+    defn: JobDef[Any],
+    kind: str,
+    asked: Asked,
+    changes: dict[str, Any],
+    existing: dict[str, Any],
+    update: Callable[[dict[str, Any]], Awaitable[Info]],
+) -> dict[str, Any]:
+    """Return the configuration after `changes`: whether it can be changed is for the server to say."""
+    name = defn.stream if kind == "stream" else defn.consumer
+    visible = asked.without_record(changes)
+    if visible and not defn.update:
+        raise ConfigMismatch(kind, name, listed(visible, existing), "update=False forbids to change it")
+
+    if not changes or not defn.update:
+        return existing
+
+    try:
+        info = await update(merged(existing, changes))
+    except ApiError as error:
+        if is_retryable(error):
+            raise
+
+        if not visible:
+            # Say, an account that may bind and not change.
+            return existing
+
+        refusal = f"the server refuses to change it: {error.reason} ({error.err_code})"
+        raise ConfigMismatch(kind, name, listed(visible, existing), refusal) from error
+
+    _announce(kind, name, existing, visible)
+    if left := asked.without_record(asked.changes(info.config)):
+        logger.warning(
+            "%s %s: the server took the change of %s and did not make it", kind, name, ", ".join(left)
+        )
+
+    return info.config
+
+
 def _announce(kind: str, name: str, existing: dict[str, Any], changes: dict[str, Any]) -> None:
     """Others may share it, and would wonder."""
     shown = ", ".join(
         f"{field} from {existing.get(field)!r} to {value!r}" for field, value in changes.items()
     )
-    logger.info("%s %s is being changed: %s", kind, name, shown)
+    if shown:
+        logger.info("%s %s was changed: %s", kind, name, shown)
 
 
-def _asked_of_consumer(defn: JobDef[Any]) -> dict[str, Any]:
-    asked = explicit_fields(defn.consumer_config)
-    asked.pop("name", None)
-    if defn.filter_subject is not None:
-        asked["filter_subject"] = defn.filter_subject
+def _shortened_duplicate_window(
+    asked: Asked, changes: dict[str, Any], existing: dict[str, Any]
+) -> dict[str, Any]:
+    """The window cannot be longer than `max_age`. When it makes a stream, the server shortens it by itself."""
+    max_age, window = changes.get("max_age", 0), existing.get("duplicate_window", 0)
+    if "duplicate_window" in asked.fields or not 0 < max_age < window:
+        return {}
 
-    return asked
+    return {"duplicate_window": max_age}
 
 
-def _raised_max_deliver(defn: JobDef[Any], asked: dict[str, Any], existing: dict[str, Any]) -> dict[str, Any]:
+def _warn_of_a_shorter_lease(defn: JobDef[Any], changes: dict[str, Any], existing: dict[str, Any]) -> None:
+    before, after = existing.get("ack_wait", 0), changes.get("ack_wait")
+    if after is not None and after < before and defn.update:
+        logger.warning(
+            "consumer %s: ack_wait is lowered from %g to %g s; jobs that workers of the longer time are performing "
+            "just now may be delivered a second time",
+            defn.consumer,
+            from_ns(before),
+            from_ns(after),
+        )
+
+
+def _asked_of_stream(defn: JobDef[Any]) -> Asked:
+    return Asked(defn.stream_config, defn.consumer)
+
+
+def _asked_of_consumer(defn: JobDef[Any]) -> Asked:
+    more = {} if defn.filter_subject is None else {"filter_subject": defn.filter_subject}
+    return Asked(defn.consumer_config, defn.consumer, more)
+
+
+def _raised_max_deliver(defn: JobDef[Any], asked: Asked, existing: dict[str, Any]) -> dict[str, Any]:
     """A lower limit, such as the Node library's, would leave interrupted jobs in the stream, out of reach."""
     needed = defn.num_attempts + SPARE_DELIVERIES
-    if not defn.update or "max_deliver" in asked or not 0 < existing.get("max_deliver", 0) < needed:
+    if not defn.update or "max_deliver" in asked.fields or not 0 < existing.get("max_deliver", 0) < needed:
         return {}
 
     return {"max_deliver": needed}
@@ -218,7 +276,7 @@ def _check_usable(defn: JobDef[Any], existing: dict[str, Any]) -> None:
         if (existing.get(field) or None) != ours
     ]
     if problems:
-        raise ConfigMismatch("consumer", defn.consumer, tuple(problems))
+        raise ConfigMismatch("consumer", defn.consumer, tuple(problems), "jobs cannot be pulled from it")
 
 
 async def _with_retries(

@@ -27,6 +27,7 @@ __all__ = (
     "Difference",
     "EncodeError",
     "EnqueueFailed",
+    "HandlerReturned",
     "JobCutShort",
     "JobNotResponding",
     "JobTimeout",
@@ -37,10 +38,13 @@ __all__ = (
     "NotConfirmed",
     "PayloadTooLarge",
     "PermissionDenied",
+    "ProcessDied",
+    "ProcessNotStarted",
     "ProtocolError",
     "PublishRefused",
     "PullRefused",
     "Reject",
+    "RemoteError",
     "RequestTimeout",
     "Retry",
     "ServerFailed",
@@ -452,6 +456,57 @@ class JobNotResponding(NatsJobsError):
             f"job {self.stream}/{self.sequence} was cancelled {self.seconds:.0f} s ago ({self.reason}) and still runs; does its "
             "handler swallow the cancellation, or block a thread?"
         )
+
+
+@dataclass(eq=False)
+class HandlerReturned(NatsJobsError, TypeError):
+    """A handler returned work that is still to be done: a generator, a future. The job is not acknowledged for it."""
+
+    handler: str
+    what: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.handler} returned {self.what}, which nobody would run; write an async def that awaits it"
+        )
+
+
+@dataclass(eq=False)
+class RemoteError(NatsJobsError):
+    """What a function with `run_in="process"` raised there: its facts, as the exception itself may not survive the trip."""
+
+    type_name: str
+    text: str
+    traceback: str
+
+    def __post_init__(self) -> None:
+        self.add_note(f"In the process of the job:\n{self.traceback}")
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(eq=False)
+class ProcessDied(NatsJobsError):
+    """The process that performed a job ended by itself. It counts as a failed attempt."""
+
+    stream: str
+    sequence: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the process of job {self.stream}/{self.sequence} ended before the handler returned: {self.reason}"
+
+
+@dataclass(eq=False)
+class ProcessNotStarted(NatsJobsError):
+    """No process for jobs could be started, or the handler cannot be found there. It ends the worker; jobs go back."""
+
+    handler: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"a process for {self.handler} could not be started: {self.reason}"
 
 
 @dataclass(eq=False)

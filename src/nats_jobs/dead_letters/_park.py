@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import anyio
 
 from .._groups import text_of
-from ..errors import NatsJobsError, NotConfirmed
+from ..errors import NatsJobsError, NotConfirmed, RemoteError
 from ..jetstream import Delivery, Enqueued, JetStreamApi
 from ..units import utc_text
 from ._box import Box
@@ -109,7 +109,7 @@ class _Unsent:
         delivery = self._delivery
         return {
             "Nats-Expected-Stream": STREAM,
-            Header.ERROR_TYPE: one_line(type(self._error).__qualname__, _LONGEST_NAME),
+            Header.ERROR_TYPE: one_line(_type_name(self._error), _LONGEST_NAME),
             Header.ATTEMPTS: str(delivery.attempt),
             Header.STREAM: delivery.stream,
             Header.CONSUMER: delivery.consumer,
@@ -118,6 +118,10 @@ class _Unsent:
             Header.ENQUEUED_AT: self.enqueued_at,
             Header.PARKED_AT: utc_text(datetime.now(UTC)),
         }
+
+
+def _type_name(error: BaseException) -> str:
+    return error.type_name if isinstance(error, RemoteError) else type(error).__qualname__
 
 
 async def _is_of(api: JetStreamApi, sequence: int, delivery: Delivery | Stranded) -> bool:

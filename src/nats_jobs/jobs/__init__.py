@@ -2,8 +2,8 @@
 
 from ..jetstream import Enqueued as Enqueued
 from ._definition import JobDef as JobDef, job as job
+from ._detached_job import DetachedJob as DetachedJob
 from ._handle import JobHandle as JobHandle
-from ._handlers import DetachedJob as DetachedJob
 from ._job import Fence as Fence, Job as Job
 from ._opening import job_processor as job_processor
 from ._processor import JobProcessor as JobProcessor

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ..codecs import RAW, Codec, by_content_type
-from ..errors import DecodeError, JobTimeout, NatsJobsError, StrayCancellation
+from ..errors import DecodeError, JobTimeout, NatsJobsError, ProcessNotStarted, StrayCancellation
 from ..events import Receive
 from ..jetstream import Delivery
 from ._endings import Ending, Rejected, Snoozed, ending_of
 from ._fresh_context import in_context
-from ._handlers import async_handler
+from ._handlers import AsyncHandler
 from ._job import Job
 from ._lease import Lease
 from ._not_before import seconds_to_wait
@@ -34,12 +34,14 @@ __all__ = ("Attempts",)
 class Attempts:
     """Performs the jobs of one worker."""
 
-    def __init__(self, worker: Worker[Any], settler: Settler, reporter: Reporter) -> None:
+    def __init__(
+        self, worker: Worker[Any], settler: Settler, reporter: Reporter, handler: AsyncHandler
+    ) -> None:
         self.running: dict[Lease, Job[Any]] = {}
         self._worker = worker
         self._settler = settler
         self._report = reporter
-        self._handler = async_handler(worker.defn)
+        self._handler = handler
         self._longest_step = worker.site.ack_wait / 3
         self._timeout = worker.defn.timeout
         self._clock = worker.clock
@@ -85,7 +87,11 @@ class Attempts:
             await self._settler.settle(lease, self._ending(job, returned, error), started)
 
     def _unless_abandoned(self, job: Job[Any], raised: Exception) -> Exception:
-        """Return what the handler raised; raise on when the job was given up."""
+        """Return what the handler raised; raise on when the job was given up, or never reached its handler."""
+        if isinstance(raised, ProcessNotStarted):
+            self._settler.hand_back(job.lease, "process", self._clock())
+            raise raised
+
         if job.abandoned is None:
             return raised
 

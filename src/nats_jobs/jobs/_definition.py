@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ._definition_checks import check, check_name, is_async
 
 if TYPE_CHECKING:
-    from ._handlers import DetachedJob
+    from ._detached_job import DetachedJob
     from ._job import Job
 
 __all__ = ("JobDef", "Perform", "job")
@@ -90,7 +90,8 @@ class JobDef(Generic[T]):
 
     run_in: Literal["thread", "process"] = "thread"
     """Where a plain `def` runs. In a process it is given a `DetachedJob`, and is killed when it is cut short; it must
-    be a function at the top of a module."""
+    be a function at the top of a module. What it raises comes back as `RemoteError`, but Retry, Snooze and Reject as
+    themselves; what it prints and logs goes where this process prints and logs."""
 
     def __init_subclass__(cls) -> None:
         raise UsageError("JobDef is final: build one with the fields you need")

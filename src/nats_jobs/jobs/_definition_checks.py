@@ -115,7 +115,8 @@ def _check_can_travel(defn: JobDef[Any]) -> None:
     if defn.is_async:
         raise UsageError("run_in is 'process' and perform is async; a plain def runs in a process")
 
-    if "<" in name:
+    bound_to = getattr(defn.perform, "__self__", None)
+    if "<" in name or (inspect.ismethod(defn.perform) and not isinstance(bound_to, type)):
         raise UsageError(
             "run_in is 'process': perform must be a function at the top of a module, or the process cannot find it"
         )

@@ -2,108 +2,76 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
 
 import anyio
-from anyio import to_process, to_thread
 
 from ._definition import JobDef
-from ._job import Fence, Job
+from ._detached_job import detach
+from ._handler_thread import HandlerThread
+from ._job import Job
+from ._process_pool import ProcessPool
+from ._unfinished import refuse_unfinished
 
-__all__ = ("DetachedJob", "async_handler")
+__all__ = ("AsyncHandler", "async_handler")
 
-T = TypeVar("T")
-
-AsyncHandler = Callable[[Job[Any]], Coroutine[Any, Any, object]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DetachedJob(Generic[T]):
-    """What a handler in another process is given: the facts of a `Job`, without its connection."""
-
-    payload: T
-    data: bytes
-    subject: str
-    headers: dict[str, str]
-    id: str | None
-    stream: str
-    sequence: int
-    attempt: int
-    num_attempts: int
-    enqueued_at: datetime
-    pending: int
-    fence: Fence
+AsyncHandler: TypeAlias = Callable[[Job[Any]], Coroutine[Any, Any, None]]
 
 
-def async_handler(defn: JobDef[Any]) -> AsyncHandler:
-    """Return a coroutine function that performs one job."""
+@asynccontextmanager
+async def async_handler(defn: JobDef[Any]) -> AsyncIterator[AsyncHandler]:
+    """Yield a coroutine function that performs one job. Processes that it has started end with the block.
+
+    Raises:
+        UsageError: a function that a process would not find.
+    """
+    if not defn.is_async and defn.run_in == "process":
+        pool = ProcessPool(defn)
+        try:
+            yield _in_process(pool)
+        finally:
+            await pool.close()
+    else:
+        yield _in_loop(defn) if defn.is_async else _in_thread(defn)
+
+
+def _in_loop(defn: JobDef[Any]) -> AsyncHandler:
     perform: Any = defn.perform
-    if defn.is_async:
-        return perform  # type: ignore[no-any-return]
 
+    async def in_loop(job: Job[Any]) -> None:
+        returned = await perform(job)
+        if returned is not None:
+            await _finish(defn, returned)
+
+    return in_loop
+
+
+def _in_thread(defn: JobDef[Any]) -> AsyncHandler:
+    perform: Any = defn.perform
     limiter = anyio.CapacityLimiter(defn.concurrency)
-    return _in_process(perform, limiter) if defn.run_in == "process" else _in_thread(perform, limiter)
 
-
-def _in_thread(perform: Callable[[Job[Any]], object], limiter: anyio.CapacityLimiter) -> AsyncHandler:
-    async def in_thread(job: Job[Any]) -> object:
-        # A thread cannot be cancelled: its slot stays taken, and its lease kept, until it returns. The limit
-        # of this shield is that the job is given up when it does not respond (`Warden`).
-        result: Any = None
-        with anyio.CancelScope(shield=True) as shield:
-            job.when_abandoned(shield.cancel)
-            result = await to_thread.run_sync(perform, job, limiter=limiter, abandon_on_cancel=True)
-
-        if job.abandoned is not None:
-            raise job.abandoned
-
-        # A plain function may wrap a coroutine function: then the work is still to be done.
-        return await result if inspect.isawaitable(result) else result
+    async def in_thread(job: Job[Any]) -> None:
+        returned = await HandlerThread(job, perform).run(limiter)
+        if returned is not None:
+            await _finish(defn, returned)
 
     return in_thread
 
 
-def _in_process(perform: Callable[[Any], object], limiter: anyio.CapacityLimiter) -> AsyncHandler:
-    module, name = perform.__module__, perform.__qualname__
+async def _finish(defn: JobDef[Any], returned: object) -> None:
+    """A plain function may wrap a coroutine function: then the work is still to be done."""
+    if inspect.isawaitable(returned):
+        returned = await returned
 
-    async def in_process(job: Job[Any]) -> object:
+    refuse_unfinished(repr(defn), returned)
+
+
+def _in_process(pool: ProcessPool) -> AsyncHandler:
+    async def in_process(job: Job[Any]) -> None:
         # Cancelling kills the process, so a timeout, a stop and a lost lease really end the work.
-        return await to_process.run_sync(
-            _perform_there, module, name, _detached(job), cancellable=True, limiter=limiter
-        )
+        await pool.perform(detach(job))
 
     return in_process
-
-
-def _perform_there(module: str, name: str, job: DetachedJob[Any]) -> None:
-    """Runs in the other process. By name, because `@job` has put a definition in the function's place."""
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-
-    if isinstance(found, JobDef):
-        found = found.perform
-
-    found(job)
-
-
-def _detached(job: Job[T]) -> DetachedJob[T]:
-    return DetachedJob(
-        payload=job.payload,
-        data=job.data,
-        subject=job.subject,
-        headers=dict(job.headers),
-        id=job.id,
-        stream=job.stream,
-        sequence=job.sequence,
-        attempt=job.attempt,
-        num_attempts=job.num_attempts,
-        enqueued_at=job.enqueued_at,
-        pending=job.pending,
-        fence=job.fence,
-    )

@@ -16,6 +16,7 @@ from ..events import Event
 from ..wire import ConnectOptions
 from ._definition import JobDef
 from ._opening import job_processor
+from ._process_child import refuse_in_import
 from ._stop_signals import stopped_by
 from ._supervisor import supervise
 
@@ -46,6 +47,7 @@ def run(
         UsageError: no definitions, or no such backend.
         Whatever ends a processor.
     """
+    refuse_in_import()
     if not defns:
         raise UsageError("run() needs at least one job definition")
 

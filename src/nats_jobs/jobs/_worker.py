@@ -30,6 +30,7 @@ from ._attempt import Attempts
 from ._claims import Claims
 from ._definition import JobDef
 from ._emitter import Emitter, logger
+from ._handlers import async_handler
 from ._intake import Demand, Intake
 from ._janitor import Janitor
 from ._job import Job
@@ -144,7 +145,7 @@ class Worker(Generic[T]):
 
     async def _work(self, task_status: TaskStatus[None]) -> None:
         # The attempts learn of a cancellation from around by their own scopes, which say why.
-        async with outliving_group(CancelReason.STOP.text) as attempts:
+        async with async_handler(self.defn) as handler, outliving_group(CancelReason.STOP.text) as attempts:
             self._claims = Claims(
                 self.connection,
                 self.site.stream,
@@ -162,7 +163,7 @@ class Worker(Generic[T]):
                 self.clock,
                 self._counts,
             )
-            self._attempts = Attempts(self, settler, self._report)
+            self._attempts = Attempts(self, settler, self._report, handler)
             slots: Slots[Lease] = Slots(
                 attempts, self.defn.concurrency, self._take, self._attempts.perform, self._freed
             )

@@ -12,7 +12,9 @@ nox.options.sessions = ["lint", "types", "tests", "examples", "package"]
 nox.options.error_on_missing_interpreters = False
 
 PROJECT = nox.project.load_toml("pyproject.toml")
-PYTHONS = nox.project.python_versions(PROJECT)
+# What a Python between the oldest and the newest would break, one of these breaks, too.
+OLDEST, *_, NEWEST = nox.project.python_versions(PROJECT)
+PYTHONS = [OLDEST, NEWEST]
 SERVERS = ["2.10.26", "2.11.11", "2.12.8", "2.14.6", "2.15.1"]
 # In the session `examples`.
 EXAMPLES = ["tests/test_examples.py", "tests/test_readme.py"]
@@ -29,18 +31,18 @@ def install(session: nox.Session, group: str) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The whole suite on the first Python; on the others what depends on it, without uvloop."""
+    """The whole suite on the oldest Python; on the newest what depends on it, without uvloop."""
     install(session, "test")
     # Most tests wait for a server or a clock: more of them at once than there are cores. On a machine that
     # stands still for seconds one may fail for that alone; what fails three times is broken.
     parallel = ["-n", "4", "--dist", "loadgroup", "--reruns", "2"]
     left_out = EXAMPLES + ALONE
-    if session.python != PYTHONS[0]:
+    if session.python != OLDEST:
         left_out += ONCE
         parallel += ["-k", "not uvloop"]
 
     session.run("pytest", *parallel, *(f"--ignore={path}" for path in left_out), *session.posargs)
-    if session.python == PYTHONS[0]:
+    if session.python == OLDEST:
         session.run("pytest", "--reruns", "2", *ALONE, *session.posargs)
 
 
@@ -89,7 +91,7 @@ def package(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("server", SERVERS)
 def servers(session: nox.Session, server: str) -> None:
-    """The smoke suite against each version of nats-server."""
+    """What must work with every version of nats-server, against each of them."""
     install(session, "test")
     place = Path(session.create_tmp()) / f"nats-server-{server}"
     if not (place / "bin").exists():
@@ -97,7 +99,21 @@ def servers(session: nox.Session, server: str) -> None:
 
     binary = place / "bin" / "nats-server"
     env = {"NATS_SERVER_BINARY": str(binary.absolute()), "NATS_SERVER_VERSION": server}
-    session.run("pytest", "tests/servers", *session.posargs, env=env)
+    session.run("pytest", "-m", "smoke", *session.posargs, env=env)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """The suite with the lowest versions that `pyproject.toml` allows. `nox -s tests` has the newest."""
+    install(session, "test")
+    ranges = [*PROJECT["project"]["dependencies"]]
+    for name, extra in PROJECT["project"]["optional-dependencies"].items():
+        # The server is not a library: `nox -s servers` runs its versions.
+        ranges += extra if name != "server" else []
+
+    session.install(*(entry.replace(">=", "==") for entry in ranges))
+    left_out = (f"--ignore={path}" for path in EXAMPLES + ALONE + ONCE)
+    session.run("pytest", "-n", "4", "--dist", "loadgroup", "--reruns", "2", *left_out, *session.posargs)
 
 
 @nox.session

@@ -1,4 +1,8 @@
-"""Fixtures for all tests: every async test on each backend, and one real server for the whole run."""
+"""Fixtures for all tests: every async test on both backends, and one real server for the whole run.
+
+uvloop is a third loop for asyncio. Modules whose subject depends on the loop itself (what is read and sent, how
+a task is driven) take the `anyio_backend` of `support.loops`, which has all three.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +23,23 @@ settings.load_profile("ci")
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(("asyncio", {}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-        pytest.param(("trio", {}), id="trio"),
-    ]
-)
+@pytest.fixture(params=[pytest.param(("asyncio", {}), id="asyncio"), pytest.param(("trio", {}), id="trio")])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
 @pytest.fixture(scope="session")
 def shared_server() -> Iterator[Server]:
-    """A nats-server with JetStream for tests that leave it as it was: use streams of your own (`name`)."""
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(run_server()) as server:
+    """A nats-server with JetStream for tests that leave it as it was: use streams of your own (`name`).
+
+    `NATS_SERVER_BINARY` names another one than the newest: `nox -s servers` runs the tests marked `smoke` on each.
+    """
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(
+            run_server(binary=os.environ.get("NATS_SERVER_BINARY") or None)
+        ) as server,
+    ):
         yield server
 
 

@@ -109,6 +109,7 @@ async def test_messages_are_read_deleted_and_purged(url: str, name: str) -> None
 # Consumers...
 
 
+@pytest.mark.smoke
 async def test_a_consumer_is_made_changed_described_listed_and_deleted(url: str, name: str) -> None:
     async with connect(url) as connection:
         js = jetstream_context(connection)
@@ -148,6 +149,7 @@ async def test_the_account_is_described(url: str, name: str) -> None:
         assert (await js.account_info()).streams >= 1
 
 
+@pytest.mark.smoke
 async def test_a_publish_is_confirmed_deduplicated_and_checked(url: str, name: str) -> None:
     async with connect(url) as connection:
         js = jetstream_context(connection)
@@ -168,6 +170,7 @@ async def test_a_publish_is_confirmed_deduplicated_and_checked(url: str, name: s
 # Key-value...
 
 
+@pytest.mark.smoke
 async def test_the_life_of_a_key(url: str, name: str) -> None:
     async with connect(url) as connection:
         js = jetstream_context(connection)

@@ -15,6 +15,7 @@ from nats_jobs import CancelReason, Job, JobDef, Reject, Snooze, dead_letters, j
 from nats_jobs.errors import ConsumerGone, JobCutShort, JobTimeout
 from nats_jobs.events import Complete, DeadLettered, Error, Interrupted, LeaseLost, Stop
 from support.jobs import Seen, in_stream, until, until_empty
+from support.loops import anyio_backend as anyio_backend
 
 pytestmark = pytest.mark.anyio
 
@@ -85,6 +86,7 @@ async def test_after_its_timeout_a_job_has_failed_whatever_its_handler_does(
 
 
 @pytest.mark.parametrize("handler", [sleep_on, *FAILING])
+@pytest.mark.smoke
 async def test_a_job_that_is_stopped_goes_back_and_loses_no_attempt(
     url: str, name: str, handler: Handler
 ) -> None:
@@ -333,6 +335,7 @@ async def test_an_exception_in_the_block_ends_the_workers_and_comes_out_as_itsel
             raise KeyError("mine")
 
 
+@pytest.mark.smoke
 async def test_a_lost_lease_cancels_the_job_before_the_server_delivers_it_again(url: str, name: str) -> None:
     seen = Seen()
     lost: list[tuple[int, CancelReason | None]] = []
@@ -359,6 +362,7 @@ async def test_a_lost_lease_cancels_the_job_before_the_server_delivers_it_again(
     assert [event.attempt for event in seen.of(Complete)] == [2]
 
 
+@pytest.mark.smoke
 async def test_a_kept_lease_lasts_longer_than_ack_wait(url: str, name: str) -> None:
     attempts: list[int] = []
 

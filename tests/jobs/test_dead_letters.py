@@ -158,6 +158,7 @@ async def test_a_selection_that_cannot_work_is_refused(url: str, wrong: dict[str
 # Giving back...
 
 
+@pytest.mark.smoke
 async def test_a_redriven_job_is_performed_as_it_was_enqueued_and_its_letter_is_gone(
     url: str, name: str
 ) -> None:

@@ -163,6 +163,7 @@ async def test_a_header_of_the_user_wins_over_ours(url: str, name: str) -> None:
 # Ids...
 
 
+@pytest.mark.smoke
 async def test_the_same_id_is_stored_once(url: str, name: str) -> None:
     async with producer(url, name) as p:
         first = await p.enqueue(name, 1, id="order-7")
@@ -463,6 +464,7 @@ def test_what_is_kept_of_confirmations_is_bounded() -> None:
 # Many...
 
 
+@pytest.mark.smoke
 async def test_many_are_stored_in_their_order_and_answered_in_it(url: str, name: str) -> None:
     async with producer(url, name) as p:
         results = await p.enqueue_many(defined(name), range(5000))

@@ -15,6 +15,7 @@ from anyio import from_thread, to_thread
 from anyio.lowlevel import checkpoint
 
 from nats_jobs.jobs._fresh_context import in_context
+from support.loops import anyio_backend as anyio_backend
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
 

@@ -31,6 +31,7 @@ from nats_jobs.events import (
 from nats_jobs.jobs._emitter import Emitter
 from nats_jobs.wire import connect
 from support.jobs import LIMIT, Seen, until, until_empty
+from support.loops import anyio_backend as anyio_backend
 from support.outside import publish_from_outside
 
 pytestmark = pytest.mark.anyio
@@ -81,6 +82,7 @@ async def test_what_nats_py_publishes_from_another_process_is_performed_and_remo
     assert sorted(numbers) == list(range(20))
 
 
+@pytest.mark.smoke
 async def test_what_is_enqueued_comes_back_as_it_was(url: str, name: str) -> None:
     payload = {
         "when": datetime(2026, 11, 23, 12, 30, 0, 123456, UTC),
@@ -133,6 +135,7 @@ async def test_the_content_type_of_a_message_says_how_it_is_decoded(url: str, na
     assert got == ["plain", {"a": 1}, {"a": 1}, [7], b"%PDF"]
 
 
+@pytest.mark.smoke
 async def test_a_failing_job_is_tried_again_with_its_backoff_until_it_succeeds(url: str, name: str) -> None:
     seen = Seen()
     attempts: list[int] = []
@@ -157,6 +160,7 @@ async def test_a_failing_job_is_tried_again_with_its_backoff_until_it_succeeds(u
     assert [event.attempt for event in seen.of(Complete)] == [3]
 
 
+@pytest.mark.smoke
 async def test_a_job_that_fails_for_the_last_time_becomes_a_dead_letter(url: str, name: str) -> None:
     seen = Seen()
 
@@ -300,6 +304,7 @@ async def test_snoozing_never_exhausts_a_job(url: str, name: str) -> None:
     assert not seen.of(DeadLettered)
 
 
+@pytest.mark.smoke
 async def test_reject_parks_a_job_at_once(url: str, name: str) -> None:
     seen = Seen()
 
@@ -318,6 +323,7 @@ async def test_reject_parks_a_job_at_once(url: str, name: str) -> None:
     ]
 
 
+@pytest.mark.smoke
 async def test_an_undecodable_payload_is_parked_without_calling_the_handler(url: str, name: str) -> None:
     seen = Seen()
     called: list[Any] = []
@@ -341,6 +347,7 @@ async def test_an_undecodable_payload_is_parked_without_calling_the_handler(url:
     assert letter.data == b"{not json"
 
 
+@pytest.mark.smoke
 async def test_a_timeout_cancels_one_job_and_the_next_ones_run_undisturbed(url: str, name: str) -> None:
     seen = Seen()
     reasons: list[CancelReason | None] = []
@@ -415,6 +422,7 @@ async def test_a_plain_function_runs_in_a_thread(url: str, name: str) -> None:
     assert threading.current_thread().name not in threads
 
 
+@pytest.mark.smoke
 async def test_no_more_than_concurrency_run_and_none_waits_unstarted(url: str, name: str) -> None:
     release = anyio.Event()
     running = peak = 0
@@ -525,6 +533,7 @@ async def test_a_listener_that_fails_does_not_reach_a_job(url: str, name: str, c
     assert "on_event failed" in caplog.text
 
 
+@pytest.mark.smoke
 async def test_a_delayed_job_waits_for_its_time(url: str, name: str) -> None:
     started: list[datetime] = []
 

@@ -102,6 +102,7 @@ async def make_what_node_makes(p: JobProcessor, name: str) -> None:
 # Nothing is there...
 
 
+@pytest.mark.smoke
 async def test_stream_and_consumer_are_made_as_the_node_library_makes_them_but_for_max_deliver(
     url: str, name: str
 ) -> None:
@@ -184,6 +185,7 @@ async def test_the_dead_letter_stream_is_made_on_first_start_only_when_it_is_wan
         await p.stop()
 
 
+@pytest.mark.smoke
 async def test_two_workers_that_start_at_once_on_nothing_both_stand(url: str, name: str) -> None:
     done: list[int] = []
 
@@ -314,6 +316,7 @@ async def test_it_binds_to_what_nats_py_made_with_other_settings_and_keeps_the_s
     assert seen.of(Receive)[0].subject == f"{name}.a"
 
 
+@pytest.mark.smoke
 async def test_asked_for_differences_that_the_server_can_change_are_changed(url: str, name: str) -> None:
     defn = defined(
         name,
@@ -508,6 +511,7 @@ async def test_a_filter_can_be_changed_from_each_of_its_forms_into_each(
         ),
     ],
 )
+@pytest.mark.smoke
 async def test_a_stream_that_cannot_be_changed_is_a_mismatch_with_both_sides_and_the_servers_words(
     url: str, name: str, config: StreamConfig, field: str, ours: Any, servers: Any, words: str
 ) -> None:

@@ -65,6 +65,7 @@ async def test_a_payload_of_any_size_that_the_server_takes_arrives(
             assert (await messages.receive()).data == data
 
 
+@pytest.mark.smoke
 async def test_headers_and_reply_subject_arrive(nc: Connection, name: str) -> None:
     async with nc.subscribe(name) as messages:
         await nc.publish(name, b"x", f"{name}.reply", {"A": ["1", "2"], "B": "é"})
@@ -76,6 +77,7 @@ async def test_headers_and_reply_subject_arrive(nc: Connection, name: str) -> No
     assert (first.has_headers, second.has_headers, second.reply) == (True, False, "")
 
 
+@pytest.mark.smoke
 async def test_what_is_sent_without_waiting_arrives_with_its_headers(nc: Connection, name: str) -> None:
     async with nc.subscribe(name) as messages:
         nc.lowlevel.publish_nowait(name, "x.y", encode_headers({"A": "1"}), b"with")
@@ -147,6 +149,7 @@ async def test_in_a_queue_group_each_message_goes_to_one(url: str, name: str) ->
     assert all(received)
 
 
+@pytest.mark.smoke
 async def test_a_request_gets_the_reply_and_responding_repeats_no_headers(nc: Connection, name: str) -> None:
     async def serve() -> None:
         async with nc.subscribe(name) as requests:
@@ -210,6 +213,7 @@ async def _ask_back(nc: Connection, message: Msg) -> Msg:
         return await replies.receive()
 
 
+@pytest.mark.smoke
 async def test_a_request_to_nobody_fails_at_once(nc: Connection, name: str) -> None:
     with anyio.fail_after(LIMIT), pytest.raises(NoResponders, match=name):
         await nc.request(name, timeout=1000)

@@ -32,7 +32,9 @@ def text_of(error: BaseException) -> str:
 
     try:
         return str(error)
-    except Exception as trouble:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as trouble:
         # The user's class. A job must not be lost for it.
         return f"its text cannot be had: {type(trouble).__qualname__}"
 

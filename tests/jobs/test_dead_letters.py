@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from nats.js.api import RetentionPolicy, StreamConfig
+from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
 
 from nats_jobs import Job, JobDef, JobProcessor, Reject, dead_letters, job_processor
 from nats_jobs.dead_letters import Header, Round, _redrive
@@ -17,7 +18,7 @@ from nats_jobs.dead_letters._box import Box
 from nats_jobs.dead_letters._fitting import publish_fitting
 from nats_jobs.dead_letters._history import read_history, write_history
 from nats_jobs.errors import ApiError, PublishRefused, SetupFailed, UsageError
-from nats_jobs.events import DeadLettered, Receive
+from nats_jobs.events import DeadLettered, Receive, Working
 from nats_jobs.jetstream import Settlement
 from nats_jobs.jobs import _dead_letters, _settle
 from nats_jobs.server import run_server
@@ -608,18 +609,26 @@ async def test_a_stream_of_dead_letters_deleted_while_we_work_is_made_again() ->
         await p.stop()
 
 
-async def test_a_job_that_cannot_be_parked_is_kept_and_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("auto_extend", [True, False])
+async def test_parking_is_repeated_until_it_succeeds_and_the_handler_is_not(
+    monkeypatch: pytest.MonkeyPatch, auto_extend: bool
+) -> None:
     monkeypatch.setattr(_settle, "_PARK_AGAIN", 0.1)
     seen = Seen()
     full: Any = {**dead_letters.stream_config(), "discard": "new", "max_msgs": 1}
     async with run_server() as server, job_processor(server.url, on_event=seen) as p:
         await p.js.add_stream(StreamConfig(**full))
         await p.js.publish("dead_letters.OTHERS.x", b"")
-        defn = hopeless("JOBS")
-        await p.start(defn)
-        await p.enqueue(defn, "x")
-        await until(lambda: any(event.attempt > 2 for event in seen.of(Receive)))
+        short = replace(
+            hopeless("JOBS"),
+            auto_extend_ack_timeout=auto_extend,
+            consumer_config=ConsumerConfig(ack_wait=1.0),
+        )
+        await p.start(short)
+        await p.enqueue(short, "x")
+        await until(lambda: len(seen.of(Working)) > 5)
         assert await in_stream(p.js, "JOBS") == 1
+        assert [event.attempt for event in seen.of(Receive)] == [1]
         assert not seen.of(DeadLettered)
         await dead_letters.purge(p)
         await until_empty(p.js, "JOBS")
@@ -627,10 +636,28 @@ async def test_a_job_that_cannot_be_parked_is_kept_and_comes_again(monkeypatch: 
         await p.stop()
 
 
+async def test_a_stop_does_not_wait_for_parking_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    full: Any = {**dead_letters.stream_config(), "discard": "new", "max_msgs": 1}
+    async with run_server() as server, job_processor(server.url) as p:
+        await p.js.add_stream(StreamConfig(**full))
+        await p.js.publish("dead_letters.OTHERS.x", b"")
+        defn = hopeless("JOBS")
+        await p.start(defn)
+        await p.enqueue(defn, "x")
+        await until(lambda: "could not be parked" in caplog.text)
+        with anyio.fail_after(LIMIT):
+            await p.stop(grace=0)
+
+        assert await in_stream(p.js, "JOBS") == 1
+
+
 async def test_a_job_whose_parking_takes_too_long_is_kept(
     url: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tries = []
+
     async def never(*args: Any) -> None:
+        tries.append(args)
         await anyio.sleep_forever()
 
     seen = Seen()
@@ -642,9 +669,10 @@ async def test_a_job_whose_parking_takes_too_long_is_kept(
         with monkeypatch.context() as patched:
             patched.setattr(_dead_letters, "park", never)
             await p.enqueue(defn, "x")
-            await until(lambda: any(event.attempt > 1 for event in seen.of(Receive)))
+            await until(lambda: len(tries) > 1)
 
         await until_empty(p.js, name)
+        assert [event.attempt for event in seen.of(Receive)] == [1]
         assert [letter.payload() for letter in await letters_of(p, name)] == ["x"]
         await p.stop()
 

@@ -143,6 +143,27 @@ def test_what_came_first_is_taken_first() -> None:
     assert setting.woken == 4
 
 
+def test_when_all_that_waited_is_lost_more_is_asked_for() -> None:
+    setting = Setting(concurrency=4).filled(4)
+    setting.clock.advance(2 * ACK_WAIT)
+    setting.pulls.asked.clear()
+    assert setting.intake.take() is None
+    assert setting.pulls.asked == [4]
+
+
+def test_what_is_about_to_start_counts_when_others_were_lost() -> None:
+    setting = Setting(concurrency=4).filled(3)
+    setting.clock.advance(2 * ACK_WAIT)
+    setting.publish()
+    setting.pulls.asked.clear()
+    setting.intake.refill()
+    setting.settle_down()
+    taken = setting.intake.take()
+    assert taken is not None
+    assert taken.delivery.sequence in (1, 2, 3, 4)
+    assert setting.pulls.outstanding + 1 + len(setting.intake) == 4
+
+
 def test_what_came_again_is_announced() -> None:
     setting = Setting().filled(1)
     lease = setting.intake.take()

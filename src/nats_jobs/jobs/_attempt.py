@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from .._groups import text_of
 from ..codecs import RAW, Codec, by_content_type
 from ..errors import DecodeError, JobTimeout, NatsJobsError, ProcessNotStarted, StrayCancellation
 from ..events import Receive
 from ..jetstream import Delivery
+from ._emitter import logger
 from ._endings import Ending, Rejected, Snoozed, ending_of
 from ._fresh_context import in_context
 from ._handlers import AsyncHandler
@@ -106,6 +108,13 @@ class Attempts:
         if stray and anyio.current_effective_deadline() != -math.inf:
             return StrayCancellation(job.stream, job.sequence)
 
+        if not isinstance(raised, anyio.get_cancelled_exc_class()):
+            logger.critical(
+                "%r raised %s, which is not an Exception and ends the processor",
+                job,
+                type(raised).__qualname__,
+            )
+
         # The worker is cancelled, or the program ends.
         self._settler.hand_back(job.lease, (job.reason or CancelReason.STOP).value, started)
         raise raised
@@ -141,8 +150,14 @@ class Attempts:
     def _decoded(self, codec: Codec, delivery: Delivery) -> object:
         try:
             return codec.decode(delivery.data)
+        except KeyboardInterrupt:
+            raise
         except DecodeError as error:
             raise _Refused(Rejected("undecodable", error)) from error
+        except BaseException as error:
+            # A codec of the user's: whatever it raises says that it cannot read this message.
+            reason = f"{type(error).__qualname__}: {text_of(error)}"
+            raise _Refused(Rejected("undecodable", DecodeError(codec.name, reason))) from error
 
     def _ending(self, job: Job[Any], returned: bool, error: Exception | None) -> Ending:
         reason = job.reason

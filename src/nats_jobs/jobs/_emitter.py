@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from ..events import Event
 from ._event_stream import EventStream
@@ -31,15 +32,14 @@ class Emitter:
 
     def emit(self, event: Event) -> None:
         """Tell everybody, without waiting for anyone."""
-        logger.debug("%s", event)
         for stream in self._streams:
             stream.offer(event)
 
+        if logger.isEnabledFor(logging.DEBUG):
+            _guarded("a log handler", partial(logger.debug, "%s", event), event)
+
         if self._on_event is not None:
-            try:
-                self._on_event(event)
-            except Exception:
-                logger.exception("on_event failed for %s", event)
+            _guarded("on_event", partial(self._on_event, event), event)
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[EventStream]:
@@ -59,6 +59,18 @@ class Emitter:
         streams, self._streams = self._streams, []
         for stream in streams:
             stream.end()
+
+
+def _guarded(what: str, call: Callable[[], object], event: Event) -> None:
+    """Call a function of the user's. Whatever it raises is logged: it must not be a job's fault, nor end a worker."""
+    try:
+        call()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        # The event itself is not told here: its text may be what failed.
+        with suppress(Exception):
+            logger.exception("%s failed for %s", what, type(event).__qualname__)
 
 
 def _log_to_stderr() -> None:

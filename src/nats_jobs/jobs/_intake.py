@@ -120,13 +120,21 @@ class Intake:
 
     def take(self) -> Lease | None:
         """Return the next delivery to perform. One whose lease was lost while it waited is dropped here."""
-        while self._waiting:
+        dropped = 0
+        taken: Lease | None = None
+        while self._waiting and taken is None:
             lease = self._waiting.popleft()
             if self._leases.is_held(lease):
                 lease.started = True
-                return lease
+                taken = lease
+            else:
+                dropped += 1
 
-        return None
+        if dropped:
+            # They counted as work in hand: perhaps nothing was asked for because of them.
+            self._request(starting=taken is not None)
+
+        return taken
 
     def completed(self) -> None:
         """A job has ended: perhaps it is time to ask for more."""
@@ -135,13 +143,17 @@ class Intake:
 
     def refill(self) -> None:
         """Ask for what is missing."""
+        self._request(starting=False)
+
+    def _request(self, starting: bool) -> None:
+        """Ask for what is missing; `starting` says that one job more is about to run than `busy` knows of."""
         puller = self.puller
         if puller is None or not self._open:
             return
 
         waiting = len(self._waiting)
         outstanding = puller.outstanding
-        missing = self._demand.missing(self._busy() + waiting, outstanding)
+        missing = self._demand.missing(self._busy() + starting + waiting, outstanding)
         if missing < 1:
             return
 

@@ -77,6 +77,7 @@ class Lease:
     """One delivery in hand. `trusted_until` is on the monotonic clock."""
 
     __slots__ = (
+        "always_extend",
         "ask_at",
         "closed",
         "confirmed",
@@ -96,6 +97,7 @@ class Lease:
         self.trusted_until = trusted_until
         self.ask_at = ask_at
         self.started = False
+        self.always_extend = False
         self.closed = False
         self.doubtful = False
         self.settlement: Settlement | None = None
@@ -254,7 +256,7 @@ class LeaseKeeper:
         if not lease.started and not self._events.lease_idle(lease):
             return
 
-        if self._auto_extend or lease.confirmed is not None:
+        if self._auto_extend or lease.always_extend or lease.confirmed is not None:
             self._ask_extension(lease, now)
             if not lease.closed:
                 self._events.lease_extended(lease)

@@ -9,7 +9,7 @@ import anyio
 
 from .._clock import Clock
 from .._groups import text_of
-from ..backoff import delay_of
+from ..backoff import delay_of, jittered
 from ..errors import JobTimeout, NatsJobsError, Retry
 from ..events import Complete, DeadLettered, Error, Interrupted as InterruptedEvent, Timeout
 from ..jetstream import ACK, Delivery, JetStreamApi, Settlement
@@ -27,7 +27,8 @@ __all__ = ("Counts", "Settler")
 
 # Seconds. Parking a job must not hold up a stop for longer.
 _PARK_LIMIT = 20.0
-# Seconds until a job that could not be parked is delivered again.
+# Seconds between two tries to park a job, and until one that could not be parked before a stop is delivered again.
+_PARK_AGAIN_FIRST = 0.5
 _PARK_AGAIN = 5.0
 _LONGEST_REASON = 200
 
@@ -55,6 +56,7 @@ class Settler:
         reporter: Reporter,
         clock: Clock,
         counts: Counts,
+        stopping: anyio.Event,
     ) -> None:
         self._defn = defn
         self._api = api
@@ -63,6 +65,7 @@ class Settler:
         self._report = reporter
         self._clock = clock
         self._counts = counts
+        self._stopping = stopping
 
     async def settle(self, lease: Lease, ending: Ending, started: float) -> None:
         """Answer for an attempt that began at `started`. The lease sees to it that the answer is confirmed."""
@@ -120,9 +123,11 @@ class Settler:
 
         try:
             return delay_of(self._defn.backoff, attempt)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             # The user's function. The job must not be lost for it.
-            logger.error("%r: backoff failed (%s); waiting 1 s", self._defn, error)
+            logger.error("%r: backoff failed (%s); waiting 1 s", self._defn, text_of(error))
             return 1.0
 
     def _tell_failure(
@@ -168,28 +173,54 @@ class Settler:
         self._report.job(InterruptedEvent, lease.delivery, reason=why, delay=delay, duration=duration)
 
     async def _park(self, lease: Lease, reason: str, error: Exception) -> None:
-        """Publish the dead letter, then end the original: a crash in between leaves a duplicate, never a loss."""
-        if not self._leases.is_held(lease):
-            return
+        """Publish the dead letter, then end the original: a crash in between leaves a duplicate, never a loss.
 
-        if self._defn.dead_letter and not await self._parked(lease.delivery, reason, error):
-            self._leases.settle(lease, Settlement.nak(_PARK_AGAIN))
-        elif self._leases.settle(lease, Settlement.term(f"{reason}: {text_of(error)}"[:_LONGEST_REASON])):
+        While the letter cannot be stored, that alone is repeated for as long as the lease is held: the handler
+        has done its part. A stop ends the repeating, and then the job comes again.
+        """
+        if self._defn.dead_letter:
+            # Also where the definition leaves extending to its handler, which has ended.
+            lease.always_extend = True
+            if not await self._stored(lease, reason, error):
+                self._leases.settle(lease, Settlement.nak(_PARK_AGAIN))
+                return
+
+        if self._leases.settle(lease, Settlement.term(f"{reason}: {text_of(error)}"[:_LONGEST_REASON])):
             self._counts.dead_lettered += 1
             self._report.job(DeadLettered, lease.delivery, reason=reason, error=text_of(error))
 
+    async def _stored(self, lease: Lease, reason: str, error: Exception) -> bool:
+        """Publish the dead letter until it is stored; False when the lease is lost, or a stop comes, before that."""
+        failures = 0
+        while self._leases.is_held(lease):
+            if await self._parked(lease.delivery, reason, error):
+                return True
+
+            if self._stopping.is_set():
+                break
+
+            with anyio.move_on_after(jittered(failures, first=_PARK_AGAIN_FIRST, most=_PARK_AGAIN)):
+                await self._stopping.wait()
+
+            failures += 1
+
+        return False
+
     async def _parked(self, delivery: Delivery, reason: str, error: Exception) -> bool:
+        where = f"{delivery.stream}/{delivery.sequence}"
         try:
             # Shielded, and bounded: a stop in this moment would make the job fail once more.
             with anyio.move_on_after(_PARK_LIMIT, shield=True):
                 await _dead_letters.park(self._api, delivery, reason, error)
                 return True
         except NatsJobsError as trouble:
-            where = f"{delivery.stream}/{delivery.sequence}"
-            logger.error(
-                "%s could not be parked in %s and comes again: %s", where, _dead_letters.STREAM, trouble
-            )
+            cause = text_of(trouble)
+        else:
+            cause = f"no answer within {_PARK_LIMIT:g} s"
 
+        logger.error(
+            "%s could not be parked in %s, which is tried again: %s", where, _dead_letters.STREAM, cause
+        )
         return False
 
     def _took(self, started: float) -> tuple[float, float]:

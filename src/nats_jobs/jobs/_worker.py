@@ -162,6 +162,7 @@ class Worker(Generic[T]):
                 self._report,
                 self.clock,
                 self._counts,
+                self._stop.asked,
             )
             self._attempts = Attempts(self, settler, self._report, handler)
             slots: Slots[Lease] = Slots(

@@ -68,7 +68,7 @@ class JobProcessor:
         Raises:
             UsageError: it is no definition, is running here already, or the processor was told to stop.
         """
-        worker = self._hire(defn)
+        worker = self._new_worker(defn)
         self._group.start_soon(worker.run)
         return JobHandle(worker)
 
@@ -81,7 +81,7 @@ class JobProcessor:
             UsageError: as `start_soon`.
             ConfigMismatch, SetupFailed: the worker could not be set up. The other workers go on.
         """
-        worker = self._hire(defn)
+        worker = self._new_worker(defn)
         try:
             await self._group.start(worker.run)
         except BaseException:
@@ -118,7 +118,7 @@ class JobProcessor:
         for worker in list(self._workers):
             await worker.ended.wait()
 
-    def _hire(self, defn: JobDef[T]) -> Worker[T]:
+    def _new_worker(self, defn: JobDef[T]) -> Worker[T]:
         if not isinstance(defn, JobDef):
             raise UsageError(f"{defn!r} is no JobDef; build one, or put @job(stream=…) above the function")
 

@@ -99,6 +99,9 @@ MSGPACKR_REFUSED = [
 ]
 
 REFUSED_VALUES: list[tuple[object, str]] = [
+    ({(1, 2): 3}, "it could not be decoded"),
+    ([{"a": {(): None}}], "it could not be decoded"),
+    ([datetime(9999, 12, 31, 23, 59, tzinfo=timezone(timedelta(hours=-12)))], "outside the years 1 to 9999"),
     (2**64, "64 bits"),
     ({"deep": [-(2**63) - 1]}, "64 bits"),
     (date(2024, 5, 6), "date is not supported; send isoformat()"),

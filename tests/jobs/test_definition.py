@@ -19,7 +19,7 @@ from nats.js.api import (
     StreamConfig,
 )
 
-from nats_jobs import Job, JobDef, codecs, exp_backoff, job
+from nats_jobs import Job, JobDef, JobOptions, codecs, exp_backoff, job
 from nats_jobs.errors import NatsJobsError, UsageError
 
 
@@ -349,6 +349,15 @@ def test_a_stream_with_limits_retention_may_deliver_from_anywhere() -> None:
     )
 
 
+# As those call it whose program no type checker sees.
+untyped: Any = job
+
+
+def test_the_options_of_the_decorator_are_the_fields_of_a_definition() -> None:
+    names = {field.name for field in dataclasses.fields(JobDef)} - {"stream", "perform"}
+    assert set(JobOptions.__annotations__) == names
+
+
 @pytest.mark.parametrize(
     ("wrong", "near"),
     [
@@ -360,12 +369,12 @@ def test_a_stream_with_limits_retention_may_deliver_from_anywhere() -> None:
 )
 def test_an_unknown_field_is_refused_with_the_near_one(wrong: str, near: str) -> None:
     with pytest.raises(UsageError, match=rf"'{wrong}'; did you mean {near}\?"):
-        job("ORDERS", **{wrong: 1})
+        untyped("ORDERS", **{wrong: 1})
 
 
 def test_an_unknown_field_with_no_near_one_lists_all() -> None:
     with pytest.raises(UsageError, match=r"there are: .*concurrency.*dead_letter"):
-        job("ORDERS", zzz=1)
+        untyped("ORDERS", zzz=1)
 
 
 def test_the_decorator_makes_a_definition_of_the_function_below_it() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -158,6 +160,65 @@ async def test_a_header_of_the_user_wins_over_ours(url: str, name: str) -> None:
     async with producer(url, name) as p:
         await p.enqueue(name, 1, headers={"Content-Type": "application/x-mine"})
         assert (await stored(p, name, 1)).headers["Content-Type"] == "application/x-mine"
+
+
+@pytest.mark.parametrize("label", ["application/json", "Application/JSON; x=1", "text/plain"])
+@pytest.mark.parametrize("header", ["Content-Type", "content-type"])
+async def test_a_label_by_which_no_worker_could_decode_the_payload_is_refused(
+    url: str, name: str, header: str, label: str
+) -> None:
+    async with producer(url, name) as p:
+        with pytest.raises(UsageError, match="no worker could decode it"):
+            await p.enqueue(name, {"a": 1}, headers={header: label})
+
+        with pytest.raises(UsageError, match="no worker could decode it"):
+            await p.enqueue_many(name, [{"a": 1}], headers={header: label})
+
+        assert await in_stream(p.js, name) == 0
+
+
+async def test_bytes_that_are_sent_as_they_are_may_be_labelled_as_what_they_are(url: str, name: str) -> None:
+    got: list[Any] = []
+
+    async def keep(job: Job[Any]) -> None:
+        got.append(job.payload)
+
+    defn = JobDef(stream=name, perform=keep, codec=codecs.RAW)
+    async with job_processor(url) as p:
+        await p.start(defn)
+        await p.enqueue(defn, b'{"a": 1}', headers={"Content-Type": "application/json"})
+        await until_empty(p.js, name)
+        await p.stop()
+
+    assert got == [{"a": 1}]
+
+
+async def test_enqueueing_in_another_thread_is_refused_at_once(url: str, name: str) -> None:
+    """Its event loop would never hear of a confirmation."""
+    async with producer(url, name) as p:
+
+        def elsewhere() -> None:
+            for call in (lambda: p.enqueue(name, 1), lambda: p.enqueue_many(name, [1])):
+                with pytest.raises(UsageError, match="another thread than the processor's"):
+                    anyio.run(call)
+
+            anyio.from_thread.run(p.enqueue, name, 2)
+
+        with anyio.fail_after(LIMIT):
+            await anyio.to_thread.run_sync(elsewhere)
+
+        assert await in_stream(p.js, name) == 1
+
+
+async def test_a_definition_is_not_kept_alive_by_having_been_enqueued_to(url: str, name: str) -> None:
+    defn = defined(name)
+    alive = weakref.ref(defn)
+    async with producer(url, name) as p:
+        await p.enqueue(defn, 1)
+
+    del defn, p
+    gc.collect()
+    assert alive() is None
 
 
 # Ids...

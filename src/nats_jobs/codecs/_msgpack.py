@@ -34,6 +34,9 @@ _MSGPACKR_EXTENSIONS = {
 }
 
 
+_ALWAYS_DECODABLE = frozenset((type(None), bool, int, float, str, bytes))
+
+
 class _Msgpack(BuiltIn):
     """MessagePack: None, bool, int of 64 bits, float, str, bytes, list, dict, and datetimes that have a zone.
 
@@ -63,7 +66,20 @@ class _Msgpack(BuiltIn):
         except Exception as error:
             raise EncodeError(self.name, reason(error)) from error
 
+        if type(value) not in _ALWAYS_DECODABLE:
+            self._check_decodable(encoded)
+
         return encoded
+
+    def _check_decodable(self, encoded: bytes) -> None:
+        """Refuse what would come back as an error: a tuple as a key, which is a list by then, or a moment beyond a year.
+
+        The packer tells nothing of them, and looking for them here takes longer than decoding.
+        """
+        try:
+            self.decode(encoded)
+        except DecodeError as error:
+            raise EncodeError(self.name, f"it could not be decoded: {error.reason}") from None
 
     def decode(self, data: bytes) -> Any:
         try:

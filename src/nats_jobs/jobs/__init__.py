@@ -1,7 +1,7 @@
 """Background jobs: definitions, workers, the life of a job, enqueueing."""
 
 from ..jetstream import Enqueued as Enqueued
-from ._definition import JobDef as JobDef, job as job
+from ._definition import JobDef as JobDef, JobOptions as JobOptions, job as job
 from ._detached_job import DetachedJob as DetachedJob
 from ._handle import JobHandle as JobHandle
 from ._job import Fence as Fence, Job as Job
@@ -19,6 +19,7 @@ __all__ = (
     "Job",
     "JobDef",
     "JobHandle",
+    "JobOptions",
     "JobProcessor",
     "WorkerStatistics",
     "job",

@@ -5,7 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Awaitable, Callable
 from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    Never,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from nats.js.api import ConsumerConfig, StreamConfig
 
@@ -18,9 +30,13 @@ if TYPE_CHECKING:
     from ._detached_job import DetachedJob
     from ._job import Job
 
-__all__ = ("JobDef", "Perform", "job")
+__all__ = ("JobDef", "JobOptions", "PayloadOf", "Perform", "job")
 
 T = TypeVar("T")
+
+# A payload of a definition whose type is `T`. The callable is nothing that could be enqueued: it makes mypy find `T` from
+# the definition alone, and then see that the dict that is written there is the TypedDict that is needed.
+PayloadOf: TypeAlias = "T | Callable[[Never], T]"
 
 Perform: TypeAlias = "Callable[[Job[T]], Awaitable[object] | object] | Callable[[DetachedJob[T]], object]"
 
@@ -129,7 +145,36 @@ class JobDef(Generic[T]):
         return f"JobDef(stream={self.stream!r}, consumer={self.consumer!r}, perform={name})"
 
 
-def job(stream: str, **options: Any) -> Callable[[Callable[[Job[T]], Awaitable[object] | object]], JobDef[T]]:
+class JobOptions(TypedDict, total=False):
+    """Keyword arguments of `@job`: the fields of `JobDef`, which has their defaults and meaning, but for two."""
+
+    stream_config: StreamConfig | None
+    consumer_config: ConsumerConfig | None
+    update: bool
+    filter_subject: str | None
+    concurrency: int
+    batch: int | None
+    pull_interval: float
+    num_attempts: int
+    backoff: Backoff
+    auto_extend_ack_timeout: bool
+    timeout: float | None
+    expected: float | None
+    stop_grace: float | None
+    codec: Codec | None
+    dead_letter: bool
+    run_in: Literal["thread", "process"]
+
+
+class _Decorator(Protocol):
+    @overload
+    def __call__(self, perform: Callable[[Job[T]], Awaitable[object] | object], /) -> JobDef[T]: ...
+
+    @overload
+    def __call__(self, perform: Callable[[DetachedJob[T]], object], /) -> JobDef[T]: ...
+
+
+def job(stream: str, **options: Unpack[JobOptions]) -> _Decorator:
     """Make a `JobDef` from the function below it.
 
         @job("ORDERS", concurrency=10)
@@ -154,7 +199,7 @@ def job(stream: str, **options: Any) -> Callable[[Callable[[Job[T]], Awaitable[o
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
             raise UsageError(f"a job definition has no field {name!r}; {hint}")
 
-    def define(perform: Callable[[Job[T]], Awaitable[object] | object]) -> JobDef[T]:
+    def define(perform: Any) -> JobDef[Any]:
         return JobDef(stream=stream, perform=perform, **options)
 
     return define

@@ -5,18 +5,20 @@ from __future__ import annotations
 import inspect
 import math
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from typing import Any, Unpack
 
 import anyio
 
 from .._groups import unwrapped
-from ..errors import UsageError
+from ..backoff import jittered
+from ..errors import ConnectFailed, UsageError
 from ..events import Event
 from ..jetstream import JetStreamApi, api_prefix
-from ..wire import ConnectOptions, connect
-from ._emitter import Emitter
+from ..wire import Connection, ConnectOptions, connect
+from ._emitter import Emitter, logger
 from ._link_events import LinkEvents
 from ._processor import JobProcessor
 from ._stop import check_grace
@@ -29,6 +31,8 @@ _STOP_GRACE = 30.0
 _ENQUEUE_TIMEOUT = 20.0
 _UNRESPONSIVE_AFTER = 5.0
 _GIVE_UP_AFTER = 60.0
+_MIN_CONNECT_DELAY = 0.1
+_MAX_CONNECT_DELAY = 1.0
 
 
 @asynccontextmanager
@@ -42,6 +46,7 @@ async def job_processor(
     unresponsive_after: float = _UNRESPONSIVE_AFTER,
     give_up_after: float = _GIVE_UP_AFTER,
     enqueue_timeout: float = _ENQUEUE_TIMEOUT,
+    wait_for_server: float = 0.0,
     domain: str | None = None,
     js_prefix: str | None = None,
     **options: Unpack[ConnectOptions],
@@ -62,6 +67,8 @@ async def job_processor(
             short, besides reporting it: `wait`, or `fail`, which ends the processor with `JobNotResponding`.
         give_up_after: seconds that a stop waits for such a job before it ends the processor the same way.
         enqueue_timeout: seconds for which an enqueue, or the set-up of a worker, is repeated before it fails.
+        wait_for_server: seconds for which connecting is tried again while no server can be reached. A server that
+            refuses our credentials fails at once.
         domain: the JetStream domain where jobs and dead letters are, when it is not that of the server we connect to.
         js_prefix: instead of `domain`, the prefix under which the account imports the API of another one.
         **options: how to connect, by the names of `nats.connect`; see `nats_jobs.wire.Options`.
@@ -71,14 +78,20 @@ async def job_processor(
         ConnectFailed, AuthorizationFailed: no server, or it does not accept us.
     """
     _check_arguments(
-        stop_grace, unresponsive_after, give_up_after, enqueue_timeout, on_event, on_unresponsive
+        stop_grace,
+        unresponsive_after,
+        give_up_after,
+        enqueue_timeout,
+        wait_for_server,
+        on_event,
+        on_unresponsive,
     )
     signals = _checked_signals(stop_signals)
     prefix = api_prefix(domain, js_prefix)
     patience = Patience(unresponsive_after, give_up_after, on_unresponsive)
     emitter = Emitter(on_event)
     try:
-        async with connect(servers, listener=LinkEvents(emitter), **options) as connection:
+        async with _connected(servers, LinkEvents(emitter), wait_for_server, options) as connection:
             with unwrapped():
                 async with anyio.create_task_group() as group:
                     processor = JobProcessor(
@@ -99,11 +112,46 @@ async def job_processor(
         emitter.close()
 
 
+@asynccontextmanager
+async def _connected(
+    servers: str | Sequence[str] | None,
+    listener: LinkEvents,
+    wait_for_server: float,
+    options: ConnectOptions,
+) -> AsyncIterator[Connection]:
+    async with AsyncExitStack() as stack:
+        yield await _connect_patiently(
+            lambda: stack.enter_async_context(connect(servers, listener=listener, **options)), wait_for_server
+        )
+
+
+async def _connect_patiently(
+    attempt: Callable[[], Awaitable[Connection]], wait_for_server: float
+) -> Connection:
+    """Connect, again while there is no server. That it refuses us does not change by waiting."""
+    deadline = anyio.current_time() + wait_for_server
+    for tries in count():
+        try:
+            return await attempt()
+        except ConnectFailed as error:
+            wait = jittered(tries, first=_MIN_CONNECT_DELAY, most=_MAX_CONNECT_DELAY)
+            if anyio.current_time() + wait > deadline:
+                raise
+
+            if not tries:
+                logger.warning("%s; trying again for %g s", error, wait_for_server)
+
+        await anyio.sleep(wait)
+
+    raise AssertionError("unreachable")
+
+
 def _check_arguments(
     stop_grace: Any,
     unresponsive_after: Any,
     give_up_after: Any,
     enqueue_timeout: Any,
+    wait_for_server: Any,
     on_event: Any,
     on_unresponsive: Any,
 ) -> None:
@@ -112,11 +160,17 @@ def _check_arguments(
         ("unresponsive_after", unresponsive_after),
         ("give_up_after", give_up_after),
         ("enqueue_timeout", enqueue_timeout),
+        ("wait_for_server", wait_for_server),
     ):
         if seconds is None:
             raise UsageError(f"{name} is None; seconds are needed")
 
         check_grace(name, seconds)
+
+    if wait_for_server == math.inf:
+        raise UsageError(
+            "wait_for_server is infinite; a processor that never starts should say so after a while"
+        )
 
     if not 0 < enqueue_timeout < math.inf:
         raise UsageError(f"enqueue_timeout is {enqueue_timeout!r}; seconds above 0 are needed")

@@ -13,7 +13,7 @@ from nats.js.client import JetStreamContext
 from ..errors import UsageError
 from ..jetstream import Enqueued, JetStreamApi, jetstream_context
 from ..wire import HeaderInput
-from ._definition import JobDef
+from ._definition import JobDef, PayloadOf
 from ._emitter import Emitter
 from ._event_stream import EventStream
 from ._handle import JobHandle
@@ -143,7 +143,7 @@ class JobProcessor:
     async def enqueue(
         self,
         target: JobDef[T] | str,
-        payload: T,
+        payload: PayloadOf[T],
         *,
         id: str | None = None,
         delay: float | None = None,
@@ -178,7 +178,7 @@ class JobProcessor:
     async def enqueue_many(
         self,
         target: JobDef[T] | str,
-        payloads: Iterable[T],
+        payloads: Iterable[PayloadOf[T]],
         *,
         ids: Sequence[str] | None = None,
         delay: float | None = None,

@@ -6,18 +6,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
 from itertools import count, islice
+from threading import get_ident
 from typing import Any, TypeVar
 
-from ..codecs import MSGPACK, Codec
+from ..codecs import MSGPACK, RAW, Codec, by_content_type
 from ..errors import EnqueueFailed, UsageError
 from ..jetstream import Enqueued, publish, publish_many
 from ..wire import Connection, HeaderInput, check_publish_subject, encode_headers, unique_token
-from ._definition import JobDef
+from ._definition import JobDef, PayloadOf
 from ._not_before import NOT_BEFORE, not_before
 
 __all__ = ("Producer",)
 
 T = TypeVar("T")
+
+_MAX_DESTINATIONS = 256
 
 
 class Producer:
@@ -26,6 +29,9 @@ class Producer:
     def __init__(self, connection: Connection, *, timeout: float) -> None:
         self._connection = connection
         self._timeout = timeout
+        self._thread = get_ident()
+        # Of its own, so that definitions do not outlive the producers that know them.
+        self._destination = lru_cache(maxsize=_MAX_DESTINATIONS)(_destination)
         # A unique stem, and a number: an id of its own for every job, at the price of a number.
         stem = unique_token().encode()
         self._fresh_ids = (b"%b%x" % (stem, number) for number in count())
@@ -33,7 +39,7 @@ class Producer:
     async def enqueue(
         self,
         target: JobDef[T] | str,
-        payload: T,
+        payload: PayloadOf[T],
         *,
         id: str | None,
         delay: float | None,
@@ -41,7 +47,8 @@ class Producer:
         headers: HeaderInput | None,
         subject: str | None,
     ) -> Enqueued:
-        destination = _destination(_checked_target(target), subject)
+        self._check_thread()
+        destination = self._destination(_checked_target(target), subject)
         block = destination.labels(not_before(delay, at), headers)
         data = destination.codec.encode(payload)
         return await publish(
@@ -55,7 +62,7 @@ class Producer:
     async def enqueue_many(
         self,
         target: JobDef[T] | str,
-        payloads: Iterable[T],
+        payloads: Iterable[PayloadOf[T]],
         *,
         ids: Sequence[str] | None,
         delay: float | None,
@@ -63,7 +70,8 @@ class Producer:
         headers: HeaderInput | None,
         subject: str | None,
     ) -> list[Enqueued]:
-        destination = _destination(_checked_target(target), subject)
+        self._check_thread()
+        destination = self._destination(_checked_target(target), subject)
         block = destination.labels(not_before(delay, at), headers)
         # All are encoded before the first is sent: a bad one must not leave half of them enqueued.
         data = [*map(destination.codec.encode, payloads)]
@@ -75,6 +83,15 @@ class Producer:
             raise EnqueueFailed(dict(sorted(failures.items())), len(data))
 
         return [stored[position] for position in range(len(data))]
+
+    def _check_thread(self) -> None:
+        """An event loop of another thread would wait for a confirmation that this one is told of."""
+        if get_ident() != self._thread:
+            raise UsageError(
+                "enqueue was called in another thread than the processor's; call it through that one's event loop: "
+                "anyio.from_thread.run(p.enqueue, …) in a thread of AnyIO, such as that of a plain handler; elsewhere a "
+                "BlockingPortal, or a processor of the thread's own"
+            )
 
     def _ids(self, ids: Sequence[str] | None, wanted: int) -> Iterable[bytes]:
         if ids is None:
@@ -99,7 +116,22 @@ class _Destination:
         if wait_until is None and headers is None:
             return self._plain
 
-        return self._labels(wait_until, _checked(headers))
+        theirs = _checked(headers)
+        self._check_content_type(theirs)
+        return self._labels(wait_until, theirs)
+
+    def _check_content_type(self, theirs: dict[str, str | Sequence[str]]) -> None:
+        """A worker believes the label. RAW says nothing of the bytes, so there the label may say it."""
+        if self.codec is RAW:
+            return
+
+        for name, value in theirs.items():
+            text = value if isinstance(value, str) else next(iter(value), "")
+            if name.lower() == "content-type" and by_content_type(text) not in (None, self.codec):
+                raise UsageError(
+                    f"headers: {name} is {text!r}, and the payload is encoded as {self.codec.name}: no worker could decode "
+                    "it; leave the header out, or give the definition another codec"
+                )
 
     @cached_property
     def _plain(self) -> Callable[[bytes], bytes]:
@@ -121,7 +153,6 @@ class _Destination:
         return lambda id: b"%b%b%b" % (before, id, after)
 
 
-@lru_cache(maxsize=256)
 def _destination(target: JobDef[Any] | str, subject: str | None) -> _Destination:
     if isinstance(target, JobDef):
         subject = _subject_of(target) if subject is None else subject

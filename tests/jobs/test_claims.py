@@ -8,9 +8,12 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import given, strategies as st
 from nats.js.api import ConsumerConfig
 
 from nats_jobs import CancelReason, Job, JobDef, JobProcessor, job_processor
+from nats_jobs.errors import Malformed
+from nats_jobs.jobs._claims import parse_claim
 from nats_jobs.wire import Connection, Subscription, connect
 from support.jobs import LIMIT, until, until_empty
 from support.proxy import fault_proxy
@@ -43,8 +46,10 @@ async def hold_one(p: JobProcessor, defn: JobDef[Any]) -> Job[Any]:
     return job  # type: ignore[no-any-return]
 
 
-def claims_of(stream: str) -> str:
-    return f"nats_jobs.claims.{stream}.{stream}Consumer"
+def claims_of(stream: str, job: Job[Any] | None = None) -> str:
+    """Return where the workers of a stream speak; with a job, those of its consumer, and of no other of that name."""
+    token = "*" if job is None else job._worker.site.token
+    return f"nats_jobs.claims.{stream}.{stream}Consumer.{token}"
 
 
 @asynccontextmanager
@@ -83,14 +88,14 @@ async def test_who_announces_an_earlier_delivery_is_answered_once(url: str, name
     """What a worker says itself is no news to it, and is not answered: that would never end."""
     reasons = list[CancelReason | None]()
     async with job_processor(url) as p, listening(url, name) as (outside, said):
-        await hold_one(p, first_attempts_last(name, reasons))
-        await outside.publish(claims_of(name), b"1 0 ~")
+        job = await hold_one(p, first_attempts_last(name, reasons))
+        await outside.publish(claims_of(name, job), b"1 0 ~")
         assert await next_of(said) == b"1 0 ~"
         assert (await next_of(said)).startswith(b"1 1 ")
         # First the worker has heard itself, then the server has what it says to that.
         await p.connection.flush()
         await p.connection.flush()
-        await outside.publish(claims_of(name), b"2 1 ~")
+        await outside.publish(claims_of(name, job), b"2 1 ~")
         assert await next_of(said) == b"2 1 ~"
         assert not reasons
         await p.stop(grace=0)
@@ -105,3 +110,44 @@ async def test_after_a_broken_link_a_worker_says_what_it_holds(url: str, name: s
             assert (await next_of(said)).startswith(b"1 1 ")
             assert not reasons
             await p.stop(grace=0)
+
+
+GARBAGE = (
+    b"9" * 5000 + b" 1 x",
+    b"1 " + b"9" * 5000 + b" x",
+    b"",
+    b"1",
+    b"1 1",
+    b"1 1 x y",
+    b"-1 1 x",
+    b"1_0 1 x",
+    b"\xff 9 x",
+)
+
+
+async def test_garbage_on_the_subject_of_claims_is_counted_and_said_once(
+    url: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reasons = list[CancelReason | None]()
+    async with job_processor(url) as p, connect(url) as outside:
+        job = await hold_one(p, first_attempts_last(name, reasons))
+        for data in GARBAGE:
+            await outside.publish(claims_of(name, job), data)
+
+        await until(lambda: job._worker._claims.malformed == len(GARBAGE))
+        assert not reasons
+        await p.stop(grace=0)
+
+    assert len([line for line in caplog.messages if "further ones are only counted" in line]) == 1
+
+
+@given(st.binary(max_size=200) | st.lists(st.integers().map(lambda n: b"%d" % n), max_size=4).map(b" ".join))
+def test_a_claim_is_two_numbers_and_a_name_or_malformed(data: bytes) -> None:
+    try:
+        sequence, attempt, name = parse_claim(data)
+    except Malformed:
+        return
+
+    assert data == b"%b %b %b" % (*data.split(b" ")[:2], name)
+    assert 0 <= sequence < 10**20
+    assert 0 <= attempt < 10**20

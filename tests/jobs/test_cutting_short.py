@@ -12,7 +12,7 @@ import pytest
 from nats.js.api import ConsumerConfig
 
 from nats_jobs import CancelReason, Job, JobDef, Reject, Snooze, dead_letters, job, job_processor
-from nats_jobs.errors import ConsumerGone, JobCutShort, JobTimeout
+from nats_jobs.errors import JobCutShort, JobTimeout
 from nats_jobs.events import Complete, DeadLettered, Error, Interrupted, LeaseLost, Stop
 from support.jobs import Seen, in_stream, until, until_empty
 from support.loops import anyio_backend as anyio_backend
@@ -493,50 +493,3 @@ async def test_a_cancellation_from_elsewhere_is_a_failure_of_the_job_not_of_the_
         await p.stop()
 
     assert len(seen.of(Error)) == 2
-
-
-async def test_a_consumer_that_is_deleted_ends_the_processor_with_an_error(url: str, name: str) -> None:
-    defn = JobDef[Any](stream=name, perform=sleep_on)
-    with pytest.raises(ConsumerGone, match=name):
-        async with job_processor(url) as p:
-            await p.start(defn)
-
-            async def pulled() -> bool:
-                return bool((await p.js.consumer_info(name, f"{name}Consumer")).num_waiting)
-
-            await until(pulled)
-            await p.js.delete_consumer(name, f"{name}Consumer")
-            await anyio.sleep_forever()
-
-
-async def test_a_job_whose_consumer_is_deleted_has_lost_its_lease(url: str, name: str) -> None:
-    """It is nobody's any more: a worker that stops for another reason would hand it back."""
-    told: list[CancelReason | None] = []
-
-    @job(name, concurrency=2)
-    async def work(job: Job[int]) -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            told.append(job.reason)
-
-    with pytest.raises(ConsumerGone, match=name), anyio.fail_after(30):
-        async with job_processor(url) as p:
-            handle = await p.start(work)
-            await p.enqueue(work, 1)
-            await until(lambda: handle.running)
-            await p.js.delete_consumer(name, f"{name}Consumer")
-            await anyio.sleep_forever()
-
-    assert told == [CancelReason.LEASE_LOST]
-
-
-async def test_a_stream_that_is_deleted_ends_the_processor_with_an_error(url: str, name: str) -> None:
-    defn = JobDef[Any](stream=name, perform=sleep_on)
-    with pytest.raises(ConsumerGone, match=name):
-        async with job_processor(url) as p:
-            handle = await p.start(defn)
-            await p.enqueue(defn, 1)
-            await until(lambda: handle.running)
-            await p.js.delete_stream(name)
-            await anyio.sleep_forever()

@@ -618,6 +618,7 @@ async def test_a_claim_of_another_worker_takes_the_lease_away() -> None:
                 each.connection,
                 "S",
                 "C",
+                "id",
                 on_claim=each.keeper.on_claim,
                 mark_doubtful=each.keeper.mark_doubtful,
             )
@@ -647,14 +648,19 @@ async def test_a_claim_without_numbers_is_ignored() -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
         claims = Claims(
-            desk.connection, "S", "C", on_claim=desk.keeper.on_claim, mark_doubtful=desk.keeper.mark_doubtful
+            desk.connection,
+            "S",
+            "C",
+            "id",
+            on_claim=desk.keeper.on_claim,
+            mark_doubtful=desk.keeper.mark_doubtful,
         )
         for data in (b"", b"1", b"1 ", b"x 9", b"1 -9", b"\xff 9"):
-            desk.link.lowlevel.publish_nowait("nats_jobs.claims.S.C", "", b"", data)
+            desk.link.lowlevel.publish_nowait("nats_jobs.claims.S.C.id", "", b"", data)
 
         await anyio.sleep(1)
         claims.close()
-        desk.link.lowlevel.publish_nowait("nats_jobs.claims.S.C", "", b"", b"1 9")
+        desk.link.lowlevel.publish_nowait("nats_jobs.claims.S.C.id", "", b"", b"1 9")
         await anyio.sleep(1)
         assert desk.keeper.is_held(desk.lease)
 
@@ -731,6 +737,7 @@ async def test_who_held_a_job_before_a_broken_link_learns_from_the_later_holder(
                 each.connection,
                 "S",
                 "C",
+                "id",
                 on_claim=each.keeper.on_claim,
                 mark_doubtful=each.keeper.mark_doubtful,
             )
@@ -762,6 +769,7 @@ async def test_of_two_deliveries_that_a_forgetful_server_counts_alike_one_is_giv
                 each.connection,
                 "S",
                 "C",
+                "id",
                 on_claim=each.keeper.on_claim,
                 mark_doubtful=each.keeper.mark_doubtful,
             )
@@ -783,7 +791,12 @@ async def test_what_is_held_from_before_a_broken_link_is_announced_with_each_ext
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
         Claims(
-            desk.connection, "S", "C", on_claim=desk.keeper.on_claim, mark_doubtful=desk.keeper.mark_doubtful
+            desk.connection,
+            "S",
+            "C",
+            "id",
+            on_claim=desk.keeper.on_claim,
+            mark_doubtful=desk.keeper.mark_doubtful,
         )
         await anyio.sleep(ACK_WAIT)
         assert desk.keeper.is_held(desk.lease)
@@ -794,3 +807,64 @@ async def test_what_is_held_from_before_a_broken_link_is_announced_with_each_ext
         assert desk.keeper.is_held(desk.lease)
         assert set(desk.rival_claims) == {desk.lease}
         assert len(desk.rival_claims) >= 2
+
+
+# 9. What the consumer is now.
+
+
+async def test_a_shorter_ack_wait_counts_at_once_and_from_the_moments_that_are_known() -> None:
+    async with one_desk() as (built, desk):
+        await in_hand(built, desk)
+        await anyio.sleep(1)
+        desk.keeper.adopt(ACK_WAIT / 4)
+        known = desk.lease.delivery.sent_not_before
+        assert desk.lease.trusted_until <= known + ACK_WAIT / 4
+        assert desk.keeper.is_held(desk.lease)
+        built.server.ack_wait = ACK_WAIT / 4
+        await anyio.sleep(ACK_WAIT)
+        assert desk.keeper.is_held(desk.lease)
+        assert len(built.deliveries()) == 1
+
+
+async def test_a_lease_that_a_shorter_ack_wait_has_used_up_is_lost() -> None:
+    async with one_desk() as (built, desk):
+        await in_hand(built, desk)
+        await anyio.sleep(ACK_WAIT / 4)
+        desk.keeper.adopt(ACK_WAIT / 10)
+        await anyio.sleep(0.01)
+        assert [told.lease for told in desk.lost] == desk.leases
+        assert not built.server.sent
+
+
+async def test_a_longer_ack_wait_counts_with_the_next_extension_only() -> None:
+    async with one_desk() as (built, desk):
+        await in_hand(built, desk)
+        before = desk.lease.trusted_until
+        desk.keeper.adopt(10 * ACK_WAIT)
+        assert desk.lease.trusted_until == before
+        built.server.ack_wait = 10 * ACK_WAIT
+        await until(lambda: desk.lease.trusted_until > before)
+        assert desk.lease.trusted_until > before + 5 * ACK_WAIT
+
+
+async def test_while_it_is_not_known_whose_the_deliveries_are_nothing_is_sent() -> None:
+    async with two_desks() as (built, desk, _):
+        await in_hand(built, desk)
+        desk.keeper.hold()
+        assert desk.keeper.settle(desk.lease, ACK)
+        await anyio.sleep(ACK_WAIT / 2)
+        assert not built.server.sent
+        desk.keeper.adopt(ACK_WAIT)
+        await desk.keeper.wait_empty()
+        assert len(built.sent(ACK)) == 1
+
+
+async def test_what_was_held_back_for_a_consumer_that_is_gone_is_never_sent() -> None:
+    async with one_desk() as (built, desk):
+        await in_hand(built, desk)
+        desk.keeper.hold()
+        assert desk.keeper.settle(desk.lease, ACK)
+        desk.keeper.lose_all("another one was created")
+        desk.keeper.adopt(ACK_WAIT)
+        await anyio.sleep(ACK_WAIT)
+        assert not built.server.sent

@@ -47,6 +47,7 @@ class Worker:
             self.desk.connection,
             "S",
             "C",
+            "id",
             on_claim=self.desk.keeper.on_claim,
             mark_doubtful=self.desk.keeper.mark_doubtful,
         )

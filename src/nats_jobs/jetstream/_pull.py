@@ -116,6 +116,7 @@ class Puller:
             PullRefused: the consumer cannot be pulled.
             PermissionDenied: the account may not use the inbox.
         """
+        self._failure = None
         failures = 0
         while True:
             self._begin_epoch()
@@ -136,6 +137,12 @@ class Puller:
             self._open = False
             self._trouble = PullStatus(StatusKind.RETRY_LATER, str(error))
             self._changed.set()
+
+    def end(self, gone: ConsumerGone) -> None:
+        """Somebody else found that the consumer is gone: let `run` raise that."""
+        self._failure = gone
+        self._open = False
+        self._changed.set()
 
     def cancel_requests(self) -> None:
         """Take all requests back. What the server had already sent is still given to `on_delivery`."""

@@ -29,6 +29,7 @@ class Claims:
     """Announces, and listens to announcements, for one consumer.
 
     Args:
+        token: tells this consumer from others of the same name, in another domain or from another time.
         on_claim: called with the sequence and the attempt that somebody else announced, and whether it is for us
             to give way when that is our attempt, too.
         mark_doubtful: called after a broken link; returns the deliveries in hand.
@@ -39,17 +40,27 @@ class Claims:
         connection: Connection,
         stream: str,
         consumer: str,
+        token: str,
         *,
         on_claim: Callable[[int, int, bool], None],
         mark_doubtful: Callable[[], Iterable[Delivery]],
     ) -> None:
-        self._subject = f"nats_jobs.claims.{stream}.{consumer}"
+        self.malformed = 0
+        self._of_consumer = f"nats_jobs.claims.{stream}.{consumer}"
         self._connection = connection
         self._on_claim = on_claim
         self._mark_doubtful = mark_doubtful
         self._name = unique_token().encode()
-        self.malformed = 0
-        self._sid = connection.lowlevel.subscribe_nowait(
+        self._listen(token)
+
+    def bind(self, token: str) -> None:
+        """Announce and hear of another consumer of the same name from now on."""
+        self.close()
+        self._listen(token)
+
+    def _listen(self, token: str) -> None:
+        self._subject = f"{self._of_consumer}.{token}"
+        self._sid = self._connection.lowlevel.subscribe_nowait(
             self._subject, self._receive, on_resubscribed=self._announce_all
         )
 

@@ -94,11 +94,21 @@ class Janitor:
                 await self._heard.wait()
 
             # Stays in the books until it has ended.
-            if await self._has_ended(self._waiting[0]):
+            lost = self._waiting[0]
+            has_ended = await self._has_ended(lost)
+            if not self._waiting or self._waiting[0] is not lost:
+                # All were forgotten meanwhile.
+                continue
+
+            if has_ended:
                 self._waiting.popleft()
             else:
                 self._waiting.rotate(-1)
                 await anyio.sleep(_AGAIN)
+
+    def forget(self) -> None:
+        """The consumer is another one: the numbers that were heard of mean other messages now."""
+        self._waiting.clear()
 
     def close(self) -> None:
         """Hear nothing more."""

@@ -193,7 +193,9 @@ class Job(Generic[T]):
         It goes to `nats_jobs.progress.<stream>.<consumer>.<sequence>`, at most once, for whoever listens.
         """
         subject = f"nats_jobs.progress.{self.stream}.{self._worker.consumer}.{self.sequence}"
-        text = json.dumps({"done": done, "total": total, "attempt": self.attempt})
+        text = json.dumps(
+            {"done": done, "total": total, "attempt": self.attempt, "consumer": self._worker.site.token}
+        )
         await self._worker.connection.publish(subject, text.encode())
 
     # For the worker...

@@ -21,6 +21,7 @@ delivery, may redeliver early. `Job.fence` is for effects that must not happen t
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Protocol
 
@@ -33,6 +34,7 @@ from ..wire import Connection, Reply
 
 __all__ = ("Lease", "LeaseKeeper", "LeaseListener")
 
+_ON_HOLD = "the link is new, and whether the consumer is still the same was not answered"
 # Fractions of ack_wait.
 _ASK_AFTER = 1 / 3
 _TICK = 1 / 20
@@ -81,6 +83,7 @@ class Lease:
         "ask_at",
         "closed",
         "confirmed",
+        "counted_from",
         "delivery",
         "doubtful",
         "not_sent",
@@ -94,6 +97,7 @@ class Lease:
 
     def __init__(self, delivery: Delivery, trusted_until: float, ask_at: float) -> None:
         self.delivery = delivery
+        self.counted_from = delivery.sent_not_before
         self.trusted_until = trusted_until
         self.ask_at = ask_at
         self.started = False
@@ -120,18 +124,17 @@ class LeaseKeeper:
         auto_extend: bool,
         events: LeaseListener,
     ) -> None:
-        self.ack_wait = ack_wait
-        self.extension_interval = ack_wait * _ASK_AFTER
+        self._set_ack_wait(ack_wait)
         self._connection = connection
         self._clock = clock
         self._auto_extend = auto_extend
         self._events = events
-        self._tick_interval = ack_wait * _TICK
-        self._trusted_for = ack_wait - ack_wait * _MARGIN
+        self._on_hold = False
         # One entry for each message: of two deliveries of the same one, only the later can be ours.
         self._leases: dict[int, Lease] = {}
         self._kept = True
-        self._asleep: anyio.Event | None = None
+        self._dormant = False
+        self._woken = anyio.Event()
         self._emptied: anyio.Event | None = None
 
     def __len__(self) -> int:
@@ -152,8 +155,8 @@ class LeaseKeeper:
 
         lease = Lease(delivery, trusted_until, delivery.sent_not_before + self.extension_interval)
         self._leases[delivery.sequence] = lease
-        if self._asleep is not None:
-            self._asleep.set()
+        if self._dormant:
+            self._woken.set()
 
         return lease
 
@@ -195,8 +198,39 @@ class LeaseKeeper:
 
         return [lease.delivery for lease in held]
 
+    def hold(self) -> None:
+        """Send nothing for now: whether the consumer is still the one that made these deliveries is not known."""
+        self._on_hold = True
+
+    def adopt(self, ack_wait: float) -> None:
+        """The consumer is the same, and this is its `ack_wait` now. What was held back is sent.
+
+        A shorter one counts at once, from the moments that leases are counted from, also when they are used up
+        by that; a longer one with the next extension that is confirmed.
+        """
+        if self._on_hold:
+            self._on_hold = False
+            self._woken.set()
+
+        if ack_wait == self.ack_wait:
+            return
+
+        self._set_ack_wait(ack_wait)
+        for lease in self._leases.values():
+            lease.trusted_until = min(lease.trusted_until, lease.counted_from + self._trusted_for)
+            if lease.settlement is None:
+                lease.ask_at = min(lease.ask_at, lease.counted_from + self.extension_interval)
+
+        self._woken.set()
+
+    def _set_ack_wait(self, ack_wait: float) -> None:
+        self.ack_wait = ack_wait
+        self.extension_interval = ack_wait * _ASK_AFTER
+        self._tick_interval = ack_wait * _TICK
+        self._trusted_for = ack_wait - ack_wait * _MARGIN
+
     def lose_all(self, why: str) -> None:
-        """The consumer is gone: no delivery of it belongs to anybody."""
+        """The consumer is gone: no delivery of it belongs to anybody, and what was held back is never sent."""
         for lease in list(self._leases.values()):
             self._lose(lease, why)
 
@@ -212,12 +246,10 @@ class LeaseKeeper:
         """Extend, repeat and give up, as time goes by. Until cancelled."""
         try:
             while True:
-                if self._leases or self._events.watching():
-                    await anyio.sleep_until(self.tick())
-                else:
-                    self._asleep = anyio.Event()
-                    await self._asleep.wait()
-                    self._asleep = None
+                self._woken = anyio.Event()
+                self._dormant = not (self._leases or self._events.watching())
+                with anyio.CancelScope(deadline=math.inf if self._dormant else self.tick()):
+                    await self._woken.wait()
         finally:
             # Ended before its worker: asyncio cancels every task when a SystemExit leaves the loop. Nobody
             # would give up what is in hand any more, so nobody must wait for it.
@@ -264,6 +296,10 @@ class LeaseKeeper:
     def _ask_extension(self, lease: Lease, now: float) -> None:
         # Asked again on the next tick if this one cannot be sent, or is refused.
         lease.ask_at = now + self._tick_interval
+        if self._on_hold:
+            lease.trouble = _ON_HOLD
+            return
+
         try:
             lease.tokens.append(lease.delivery.ask_extension(partial(self._on_extension, lease, now)))
         except NatsJobsError as error:
@@ -282,6 +318,7 @@ class LeaseKeeper:
         elif self.is_held(lease):
             # Read after the lease was used up, it may be the next holder's that the server has extended.
             lease.trouble = None
+            lease.counted_from = max(lease.counted_from, asked_at)
             lease.trusted_until = max(lease.trusted_until, asked_at + self._trusted_for)
             lease.ask_at = asked_at + self.extension_interval
             _wake_extenders(lease)
@@ -305,6 +342,11 @@ class LeaseKeeper:
         lease.settled_at = now
         lease.trouble = None
         lease.not_sent = False
+        if self._on_hold:
+            lease.not_sent = True
+            lease.trouble = _ON_HOLD
+            return
+
         try:
             lease.tokens.append(lease.delivery.settle(lease.settlement, partial(self._on_settlement, lease)))
         except NatsJobsError as error:

@@ -18,6 +18,10 @@ class Reporter:
 
     def __init__(self, emitter: Emitter, site: Site) -> None:
         self._emitter = emitter
+        self.bind(site)
+
+    def bind(self, site: Site) -> None:
+        """Say from now on that the consumer is as `site` tells."""
         self._about: dict[str, Any] = {
             "stream": site.stream,
             "consumer": site.consumer,

@@ -61,7 +61,7 @@ class Settler:
         self._defn = defn
         self._api = api
         self._leases = leases
-        self._limits = limits
+        self.limits = limits
         self._report = reporter
         self._clock = clock
         self._counts = counts
@@ -109,7 +109,7 @@ class Settler:
 
         self._counts.failed += 1
         delivery = lease.delivery
-        exhausted = delivery.attempt >= self._limits.last_attempt(delayed=was_delayed(delivery))
+        exhausted = delivery.attempt >= self.limits.last_attempt(delayed=was_delayed(delivery))
         delay = None if exhausted else self._delay(ending, delivery.attempt)
         self._tell_failure(delivery, ending.error, delay, started)
         if delay is None:
@@ -155,7 +155,7 @@ class Settler:
 
     async def _back(self, lease: Lease, why: str, delay: float, started: float) -> None:
         """Let the server deliver it again; or park it when the server never would."""
-        if self._limits.is_last_delivery(lease.delivery.attempt):
+        if self.limits.is_last_delivery(lease.delivery.attempt):
             await self._park(
                 lease, "interrupted", NatsJobsError(f"{why} on the last delivery that max_deliver allows")
             )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from hashlib import sha256
+from typing import Any, TypeVar
 
 from nats.js.api import ConsumerConfig
 
@@ -29,10 +30,13 @@ from ._definition import JobDef
 from ._emitter import logger
 from ._limits import SPARE_DELIVERIES, Limits
 
-__all__ = ("Site", "default_consumer", "default_stream", "set_up")
+__all__ = ("Site", "default_consumer", "default_stream", "set_up", "site_of")
+
+T = TypeVar("T")
 
 _WEEK = 7 * 24 * 3600
 _ACK_WAIT = 10.0
+_TOKEN_LENGTH = 12
 
 _EXISTS = (
     ErrorCode.STREAM_NAME_IN_USE,
@@ -49,9 +53,35 @@ class Site:
 
     stream: str
     consumer: str
+    created: str
+    """When the consumer was created: one of the same name that is created later has another."""
+
     ack_wait: float
     limits: Limits
     consumer_config: ConsumerConfig
+
+    @property
+    def token(self) -> str:
+        """A part of a subject that no other consumer has, also one of the same name in another JetStream domain."""
+        return sha256(self.created.encode()).hexdigest()[:_TOKEN_LENGTH]
+
+
+def site_of(defn: JobDef[Any], info: Info) -> Site:
+    """Return what CONSUMER.INFO says.
+
+    Raises:
+        ConfigMismatch: jobs cannot be pulled from this consumer.
+    """
+    config = info.config
+    _check_usable(defn, config)
+    return Site(
+        stream=defn.stream,
+        consumer=defn.consumer,
+        created=info.created,
+        ack_wait=from_ns(config["ack_wait"]),
+        limits=Limits(defn.num_attempts, max(0, config.get("max_deliver", 0))),
+        consumer_config=ConsumerConfig.from_response(dict(config)),
+    )
 
 
 def default_stream(defn: JobDef[Any]) -> dict[str, Any]:
@@ -105,31 +135,26 @@ async def set_up(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Si
             "stream", _dead_letters.STREAM, lambda: _set_up_dead_letters(api, replicas), patience
         )
 
-    config = await _with_retries("consumer", defn.consumer, lambda: _set_up_consumer(api, defn), patience)
-    return Site(
-        stream=defn.stream,
-        consumer=defn.consumer,
-        ack_wait=from_ns(config["ack_wait"]),
-        limits=Limits(defn.num_attempts, max(0, config.get("max_deliver", 0))),
-        consumer_config=ConsumerConfig.from_response(dict(config)),
-    )
+    consumer = await _with_retries("consumer", defn.consumer, lambda: _set_up_consumer(api, defn), patience)
+    return site_of(defn, consumer)
 
 
 async def _set_up_stream(api: JetStreamApi, defn: JobDef[Any]) -> dict[str, Any]:
-    existing = await _existing_or_made(
+    info = await _existing_or_made(
         lambda: api.stream(defn.stream), lambda: api.create_stream(default_stream(defn))
     )
     asked = _asked_of_stream(defn)
-    changes = asked.changes(existing)
-    changes |= _shortened_duplicate_window(asked, changes, existing)
-    return await _brought_in_line(defn, "stream", asked, changes, existing, api.update_stream)
+    changes = asked.changes(info.config)
+    changes |= _shortened_duplicate_window(asked, changes, info.config)
+    return (await _brought_in_line(defn, "stream", asked, changes, info, api.update_stream)).config
 
 
 async def _set_up_dead_letters(api: JetStreamApi, replicas: int) -> dict[str, Any]:
-    existing = await _existing_or_made(
+    info = await _existing_or_made(
         lambda: api.stream(_dead_letters.STREAM),
         lambda: api.create_stream(_dead_letters.stream_config(replicas)),
     )
+    existing = info.config
     if existing.get("num_replicas", 1) < replicas:
         try:
             return (await api.update_stream(existing | {"num_replicas": replicas})).config
@@ -140,32 +165,31 @@ async def _set_up_dead_letters(api: JetStreamApi, replicas: int) -> dict[str, An
     return existing
 
 
-async def _set_up_consumer(api: JetStreamApi, defn: JobDef[Any]) -> dict[str, Any]:
-    existing = await _existing_or_made(
+async def _set_up_consumer(api: JetStreamApi, defn: JobDef[Any]) -> Info:
+    info = await _existing_or_made(
         lambda: api.consumer(defn.stream, defn.consumer),
         lambda: api.create_consumer(defn.stream, default_consumer(defn)),
     )
+    existing = info.config
     _check_usable(defn, existing)
     asked = _asked_of_consumer(defn)
     changes = asked.changes(existing) | _raised_max_deliver(defn, asked, existing)
     _warn_of_a_shorter_lease(defn, changes, existing)
     return await _brought_in_line(
-        defn, "consumer", asked, changes, existing, lambda config: api.update_consumer(defn.stream, config)
+        defn, "consumer", asked, changes, info, lambda config: api.update_consumer(defn.stream, config)
     )
 
 
-async def _existing_or_made(
-    look: Callable[[], Awaitable[Info]], make: Callable[[], Awaitable[Info]]
-) -> dict[str, Any]:
-    """Return the configuration of what is there, or was made since nothing was."""
+async def _existing_or_made(look: Callable[[], Awaitable[Info]], make: Callable[[], Awaitable[Info]]) -> Info:
+    """Return what is there, or was made since nothing was."""
     try:
-        return (await look()).config
+        return await look()
     except ApiError as error:
         if error.err_code not in _MISSING:
             raise
 
     try:
-        return (await make()).config
+        return await make()
     except ApiError as error:
         if error.err_code not in _EXISTS:
             raise
@@ -174,7 +198,7 @@ async def _existing_or_made(
 
     # Another worker was quicker; or the subjects belong to another stream, then the refusal says so.
     try:
-        return (await look()).config
+        return await look()
     except ApiError as error:
         raise refusal if error.err_code in _MISSING else error from None
 
@@ -184,38 +208,39 @@ async def _brought_in_line(
     kind: str,
     asked: Asked,
     changes: dict[str, Any],
-    existing: dict[str, Any],
+    info: Info,
     update: Callable[[dict[str, Any]], Awaitable[Info]],
-) -> dict[str, Any]:
-    """Return the configuration after `changes`: whether it can be changed is for the server to say."""
+) -> Info:
+    """Return the stream or consumer after `changes`: whether it can be changed is for the server to say."""
     name = defn.stream if kind == "stream" else defn.consumer
+    existing = info.config
     visible = asked.without_record(changes)
     if visible and not defn.update:
         raise ConfigMismatch(kind, name, listed(visible, existing), "update=False forbids to change it")
 
     if not changes or not defn.update:
-        return existing
+        return info
 
     try:
-        info = await update(merged(existing, changes))
+        updated = await update(merged(existing, changes))
     except ApiError as error:
         if is_retryable(error):
             raise
 
         if not visible:
             # Say, an account that may bind and not change.
-            return existing
+            return info
 
         refusal = f"the server refuses to change it: {error.reason} ({error.err_code})"
         raise ConfigMismatch(kind, name, listed(visible, existing), refusal) from error
 
     _announce(kind, name, existing, visible)
-    if left := asked.without_record(asked.changes(info.config)):
+    if left := asked.without_record(asked.changes(updated.config)):
         logger.warning(
             "%s %s: the server took the change of %s and did not make it", kind, name, ", ".join(left)
         )
 
-    return info.config
+    return updated
 
 
 def _announce(kind: str, name: str, existing: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -279,9 +304,7 @@ def _check_usable(defn: JobDef[Any], existing: dict[str, Any]) -> None:
         raise ConfigMismatch("consumer", defn.consumer, tuple(problems), "jobs cannot be pulled from it")
 
 
-async def _with_retries(
-    kind: str, name: str, attempt: Callable[[], Awaitable[dict[str, Any]]], patience: float
-) -> dict[str, Any]:
+async def _with_retries(kind: str, name: str, attempt: Callable[[], Awaitable[T]], patience: float) -> T:
     """Make the call, again while the trouble is one that passes, and say what went wrong in our words."""
     try:
         return await retrying(lambda _: attempt(), patience)

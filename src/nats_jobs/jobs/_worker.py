@@ -22,12 +22,13 @@ from anyio.abc import TaskStatus
 from .. import events
 from .._clock import running_clock
 from .._groups import outliving_group
-from ..errors import ConsumerGone, NatsJobsError
+from ..errors import ConsumerGone, NatsJobsError, SetupFailed
 from ..events import LeaseLost, LoopBlocked, NoAck, Pull, Start, Working
-from ..jetstream import Puller
+from ..jetstream import Delivery, Puller, is_retryable
 from ..wire import Connection
 from ._attempt import Attempts
 from ._claims import Claims
+from ._consumer_watch import ConsumerWatch
 from ._definition import JobDef
 from ._emitter import Emitter, logger
 from ._handlers import async_handler
@@ -78,6 +79,9 @@ class Worker(Generic[T]):
     _warden: Warden
     _claims: Claims
     _janitor: Janitor
+    _puller: Puller
+    _settler: Settler
+    _watch: ConsumerWatch
     gave_way: Callable[[], None]
 
     def __init__(
@@ -123,12 +127,25 @@ class Worker(Generic[T]):
             )
             async with outliving_group("every delivery is settled") as keeping:
                 keeping.start_soon(self.leases.keep)
+                self._watch = ConsumerWatch(
+                    self.api,
+                    self.defn,
+                    self.site,
+                    self.clock,
+                    busy=lambda: len(self.leases) > 0,
+                    on_unverified=self.leases.hold,
+                    on_verified=self._adopt,
+                    on_gone=self._on_gone,
+                )
+                keeping.start_soon(self._watch_consumer)
                 try:
                     await self._work(task_status)
                 finally:
                     # A lease without extensions ends by itself, so this does too.
                     with anyio.move_on_after(self.site.ack_wait, shield=True):
                         await self.leases.wait_empty()
+
+                    self._watch.close()
         finally:
             self._stop.asked.set()
             self.ended.set()
@@ -150,11 +167,12 @@ class Worker(Generic[T]):
                 self.connection,
                 self.site.stream,
                 self.consumer,
+                self.site.token,
                 on_claim=self.leases.on_claim,
                 mark_doubtful=self.leases.mark_doubtful,
             )
             self._janitor = Janitor(self.defn, self.api, self.site, self._claims, self._report, self._counts)
-            settler = Settler(
+            self._settler = Settler(
                 self.defn,
                 self.api,
                 self.leases,
@@ -164,7 +182,7 @@ class Worker(Generic[T]):
                 self._counts,
                 self._stop.asked,
             )
-            self._attempts = Attempts(self, settler, self._report, handler)
+            self._attempts = Attempts(self, self._settler, self._report, handler)
             slots: Slots[Lease] = Slots(
                 attempts, self.defn.concurrency, self._take, self._attempts.perform, self._freed
             )
@@ -202,13 +220,13 @@ class Worker(Generic[T]):
 
     async def _take_in(self, task_status: TaskStatus[None]) -> None:
         """Pull until told to stop; then take the requests back, and hand back what had not started."""
-        puller = Puller(
+        puller = self._puller = Puller(
             self.api,
             self.site.stream,
             self.consumer,
             expires=self.defn.pull_interval,
             clock=self.clock,
-            on_delivery=self._intake.receive,
+            on_delivery=self._on_delivery,
             on_ready=self._intake.refill,
         )
         self._intake.puller = puller
@@ -231,11 +249,65 @@ class Worker(Generic[T]):
                 await puller.close()
 
     async def _pull(self, puller: Puller, *, task_status: TaskStatus[None]) -> None:
-        try:
-            await puller.run(task_status=task_status)
-        except ConsumerGone as gone:
-            self.leases.lose_all(str(gone))
-            raise
+        """Pull; when the consumer is gone, set it up again, or bind to the one that others have created, and go on.
+
+        Raises:
+            ConfigMismatch, SetupFailed: that cannot be.
+        """
+        while True:
+            try:
+                await puller.run(task_status=task_status)
+            except ConsumerGone as gone:
+                self._on_gone(gone)
+                await self._bind_again(gone)
+
+            task_status = anyio.TASK_STATUS_IGNORED
+
+    async def _bind_again(self, gone: ConsumerGone) -> None:
+        logger.warning("%s: its jobs in hand are lost, and it is set up again", gone)
+        while True:
+            await self.connection.wait_connected()
+            await self._watch.wait_recreated()
+            try:
+                site = await set_up(self.api, self.defn, patience=self.processor.enqueue_timeout)
+                break
+            except SetupFailed as failed:
+                if not isinstance(failed.__cause__, NatsJobsError) or not is_retryable(failed.__cause__):
+                    raise
+
+        self._janitor.forget()
+        self._claims.bind(site.token)
+        self._adopt(site)
+
+    def _on_gone(self, gone: ConsumerGone) -> None:
+        """No delivery is anybody's any more, and nothing is sent for it."""
+        self.leases.lose_all(str(gone))
+        if self._standing:
+            self._puller.end(gone)
+
+    async def _watch_consumer(self) -> None:
+        with self._or_cut_short():
+            await self._watch.run()
+
+    def _adopt(self, site: Site) -> None:
+        """The settings of the consumer are those of `site` now."""
+        if site != self.site:
+            if site.ack_wait != self.site.ack_wait:
+                logger.warning(
+                    "ack_wait of %s/%s is %g s now, and was %g s",
+                    *(site.stream, site.consumer, site.ack_wait, self.site.ack_wait),
+                )
+                self.connection.lowlevel.set_receive_precision(site.ack_wait / _PULSES_PER_ACK_WAIT)
+
+            self.site = self._watch.site = site
+            self._report.bind(site)
+            self._settler.limits = site.limits
+
+        self.leases.adopt(site.ack_wait)
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        self._watch.on_delivery()
+        self._intake.receive(delivery)
 
     async def _wind_down(self, slots: Slots[Lease]) -> None:
         """Give the running jobs their grace, then cancel them; wait until they have ended, up to a last deadline."""

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Unpack
@@ -295,7 +296,7 @@ async def test_a_file_with_something_else_in_it_is_a_usage_error(operated: Serve
             await let_in(operated.url, user_credentials=file)
 
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="is no text file"):
+    with pytest.raises(UsageError, match="is not a text file"):
         await let_in(operated.url, user_credentials=file)
 
 
@@ -434,3 +435,32 @@ def test_no_secret_is_in_a_repr() -> None:
     server = parse_url("nats://ann:hunter2@h")
     options = Options(user="ann", password="hunter2", token="hunter2", nkeys_seed_str="hunter2")
     assert "hunter2" not in f"{server!r} {server!s} {options!r} {options!s}"
+
+
+# Secrets in the wrong place...
+
+
+@pytest.mark.parametrize("option", ["nkeys_seed", "user_credentials"])
+def test_a_secret_given_where_a_path_is_expected_is_never_quoted(option: str) -> None:
+    identity = Identity("user")
+    seed = identity.seed
+    credentials = (
+        f"-----BEGIN NATS USER JWT-----\neyJ0eXAi.{'a' * 50}\n------END NATS USER JWT------\n\n{seed}\n"
+    )
+    for secret in (seed, seed[:-1], seed.lower(), credentials, f"{seed}\0", f"~{seed}", seed * 20):
+        for given in (secret, Path(secret)):
+            options = Options.build({option: given})  # type: ignore[misc]
+            assert secret[5:30] not in repr(options)
+            with pytest.raises(UsageError) as caught:
+                auth_fields(parse_url("a:1"), options, "nonce")
+
+            shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+            assert secret[5:30] not in shown
+            assert "not shown" in shown
+            assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("path", ["nowhere.creds", "/etc/nats/of the team/worker-1.creds"])
+def test_a_path_that_cannot_be_read_is_named(path: str) -> None:
+    with pytest.raises(UsageError, match=f"{path} cannot be read"):
+        auth_fields(parse_url("a:1"), Options(user_credentials=path), "nonce")

@@ -20,7 +20,7 @@ import pytest
 from anyio import to_thread
 from anyio.abc import SocketStream
 
-from nats_jobs.errors import ConnectionLost, NatsJobsError, RequestTimeout
+from nats_jobs.errors import ConnectFailed, ConnectionLost, NatsJobsError, RequestTimeout
 from nats_jobs.server import Server, run_server
 from nats_jobs.wire import Connection, connect
 from support.connections import LIMIT, quick, until
@@ -303,3 +303,22 @@ async def test_connections_of_tasks_that_are_cancelled_the_way_of_asyncio_leave_
         assert running_tasks() == tasks
 
     assert open_sockets() <= sockets + 1
+
+
+@pytest.mark.parametrize("readers", [0, 1, 2])
+async def test_what_ends_a_connection_for_good_is_raised_alone_though_the_block_meets_it_too(
+    readers: int,
+) -> None:
+    async with run_server(jetstream=False) as server:
+        with anyio.fail_after(LIMIT), pytest.raises(ConnectFailed):
+            async with (
+                connect(server.url, **quick(max_reconnect_attempts=1)) as nc,
+                nc.subscribe("x") as messages,
+                anyio.create_task_group() as group,
+            ):
+                for _ in range(readers):
+                    group.start_soon(messages.receive)
+
+                await nc.flush()
+                server.kill()
+                await anyio.sleep_forever()

@@ -61,10 +61,10 @@ def answers(answer: bytes, *, closes: bool = False) -> Script:
     [
         (sends(b"\x16\x03\x01\x00\x05garbage\r\n"), "it does not begin with INFO"),
         (sends(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "is it a NATS server?"),
-        (sends(b"INFO {nope\r\n"), "INFO is no JSON"),
-        (sends(b"INFO [1, 2]\r\n"), "INFO is no JSON object"),
-        (sends(b"INFO " + b"[" * 60_000 + b"\r\n"), "INFO is no JSON"),
-        (sends(b"INFO \xff\xfe\r\n"), "INFO is no JSON"),
+        (sends(b"INFO {nope\r\n"), "INFO is malformed: not JSON"),
+        (sends(b"INFO [1, 2]\r\n"), "INFO is not a JSON object"),
+        (sends(b"INFO " + b"[" * 60_000 + b"\r\n"), "INFO is malformed: not JSON"),
+        (sends(b"INFO \xff\xfe\r\n"), "INFO is malformed: not JSON"),
         (sends(b"\r\n"), "it does not begin with INFO"),
         (sends(b"PING\r\n"), "it begins with Ping, not with INFO"),
         (sends(b"MSG a 1 2\r\nxx\r\n"), "it begins with Msg, not with INFO"),
@@ -80,7 +80,7 @@ def answers(answer: bytes, *, closes: bool = False) -> Script:
             "no responders requires headers support",
         ),
         (answers(b"-ERR 'Authentication Timeout'\r\n", closes=True), "Authentication Timeout"),
-        (answers(b"INFO {nope\r\n"), "INFO is no JSON"),
+        (answers(b"INFO {nope\r\n"), "INFO is malformed: not JSON"),
     ],
 )
 async def test_a_wrong_greeting_is_a_failure_in_words(script: Script, reason: str) -> None:

@@ -170,9 +170,9 @@ def test_near_misses_give_frames_or_a_protocol_error_and_nothing_else(
         (b"MSG a %b 0\r\n\r\n" % (b"1" * 5000), "not a number"),
         (b"HMSG a 1 12 5\r\n", "a header of 12 bytes in a message of 5"),
         (b"MSG a 1 2\r\nabcd\r\n", "does not end where it says"),
-        (b"INFO nonsense\r\n", "no JSON"),
-        (b"INFO [1]\r\n", "no JSON object"),
-        (b"INFO " + b"[" * 60_000 + b"\r\n", "no JSON"),
+        (b"INFO nonsense\r\n", "not JSON"),
+        (b"INFO [1]\r\n", "not a JSON object"),
+        (b"INFO " + b"[" * 60_000 + b"\r\n", "not JSON"),
     ],
 )
 def test_what_is_no_protocol_is_said_in_words(line: bytes, text: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Unpack
 
@@ -13,7 +14,7 @@ from anyio.abc import SocketStream
 
 from nats_jobs.errors import ConnectFailed, UsageError
 from nats_jobs.server import Server, run_server
-from nats_jobs.wire import ConnectOptions, Options, connect
+from nats_jobs.wire import Connection, ConnectOptions, Options, connect
 from support.certificates import Certificates
 from support.connections import LIMIT, quick, until
 from support.peer import INFO, receive_until, scripted_peer
@@ -156,6 +157,46 @@ async def test_a_discovered_address_is_verified_by_the_name_that_led_to_it(
         connect(named(a), **quick(tls=certificates.trusting())) as nc,
     ):
         await until(lambda: f"127.0.0.1:{b.port}" in nc.server_info.get("connect_urls", ()))
+        a.kill()
+        await until(lambda: nc.connected and nc.server_info["server_name"] == "b")
+        await nc.flush()
+
+
+@asynccontextmanager
+async def a_plain_one_besides(
+    certificates: Certificates, **options: Unpack[ConnectOptions]
+) -> AsyncIterator[tuple[Server, Connection]]:
+    """A connection to a server that asks for TLS, of a cluster whose other server, `b`, speaks none."""
+    routes = free_port()
+    users = "authorization { user: ann, password: secret }"
+    first = f"{users}\n{certificates.server_tls('localhost')}\ncluster {{ name: two, listen: '127.0.0.1:{routes}' }}"
+    second = (
+        f"{users}\ncluster {{ name: two, listen: '127.0.0.1:-1', routes: ['nats://127.0.0.1:{routes}'] }}"
+    )
+    async with (
+        run_server(config=first, jetstream=False, args=["--server_name", "a"]) as a,
+        run_server(config=second, jetstream=False, args=["--server_name", "b"]) as b,
+        connect(named(a).replace("://", "://ann:secret@"), **quick(**options)) as nc,
+    ):
+        await until(lambda: f"127.0.0.1:{b.port}" in nc.server_info.get("connect_urls", ()))
+        yield a, nc
+
+
+async def test_a_discovered_server_without_tls_is_not_sent_the_credentials_that_went_through_tls(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority_file))
+    with anyio.fail_after(LIMIT), pytest.raises(ConnectFailed, match="plain text"):
+        async with a_plain_one_besides(certificates, max_reconnect_attempts=2) as (a, _):
+            a.kill()
+            await anyio.sleep_forever()
+
+
+async def test_a_discovered_server_without_tls_is_used_when_that_is_asked_for(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority_file))
+    async with a_plain_one_besides(certificates, allow_plain_discovered=True) as (a, nc):
         a.kill()
         await until(lambda: nc.connected and nc.server_info["server_name"] == "b")
         await nc.flush()

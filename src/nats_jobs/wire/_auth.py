@@ -1,9 +1,10 @@
-"""Who we are: the server's nonce and the user's credentials make the authentication fields of CONNECT."""
+"""The server's nonce and the user's credentials make the authentication fields of CONNECT."""
 
 from __future__ import annotations
 
 import base64
 import os
+import re
 from collections import UserString
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,12 @@ __all__ = ("auth_fields",)
 
 _JWT = "USER JWT"
 _SEED = "NKEY SEED"
+# Seeds have 58 such characters in a row, JWTs more; the parts of a path rarely have so many.
+_SECRET = re.compile(r"[A-Za-z0-9_=-]{40}")
 
 
 def auth_fields(server: Server, options: Options, nonce: str) -> dict[str, str]:
-    """Return the fields that say who we are.
+    """Return the fields that authenticate the client.
 
     User, password and token of the URL win over those of the options and over an nkey. A JWT goes with
     either: a server with an auth callout takes both. Files are read and functions are called here, at each
@@ -106,7 +109,7 @@ def _block(label: str, text: str, place: object) -> str:
                 return found
 
     raise UsageError(
-        f"user_credentials: {place} has no {label}; is it a file that `nsc generate creds` wrote?"
+        f"user_credentials: {_shown(place)} has no {label}; is it a file that `nsc generate creds` wrote?"
     )
 
 
@@ -118,9 +121,24 @@ def _read(option: str, path: str | os.PathLike[str]) -> str:
     try:
         return Path(path).expanduser().read_text(encoding="utf-8")
     except UnicodeError:
-        raise UsageError(f"{option}: {path} is no text file") from None
+        problem = "is not a text file"
     except OSError as error:
-        raise UsageError(f"{option}: {path} cannot be read: {error.strerror}") from None
+        problem = f"cannot be read: {error.strerror}"
+    except (ValueError, RuntimeError):
+        # A null byte, or a home directory that cannot be found.
+        problem = "is not the path of a file"
+
+    # Outside the except blocks: an OSError carries the path, and the path may be a secret in the wrong place.
+    raise UsageError(f"{option}: {_shown(path)} {problem}")
+
+
+def _shown(path: object) -> str:
+    """Return `path` for an error, unless it may be a seed, a token or credentials that were given in its place."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if isinstance(text, str) and text.isprintable() and "BEGIN" not in text and not _SECRET.search(text):
+        return text
+
+    return "what was given (not shown, it looks like a secret; a path is expected, a seed goes to nkeys_seed_str)"
 
 
 def _text(option: str, given: str | Callable[..., str | bytes | bytearray], *args: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Unpack
 
 import anyio
 
 from .._groups import outliving_group, unwrapped
+from ..errors import ConnectionClosed, ConnectionLost
 from ._connection import Connection
 from ._listener import ConnectionListener, NullListener
 from ._options import ConnectOptions, Options, server_urls
@@ -43,7 +44,7 @@ async def connect(
     """
     built = Options.build(options)
     session = Session(server_urls(servers), built, listener or NullListener())
-    with unwrapped():
+    with _ends_with_one_error(session):
         # The tasks outlive a cancellation of the block until it is left: those who clean up need the link.
         async with outliving_group("the connection's block was left") as group:
             await group.start(session.keep_linked)
@@ -53,3 +54,23 @@ async def connect(
             finally:
                 with anyio.move_on_after(built.drain_timeout + 1, shield=True):
                     await session.wind_down()
+
+
+@contextmanager
+def _ends_with_one_error(session: Session) -> Iterator[None]:
+    """Raise why the connection ended for good as one error, also when the block met it, or what follows from it, too."""
+    try:
+        with unwrapped():
+            yield
+        return
+    except BaseExceptionGroup as group:
+        failure = session.failure
+        if failure is None or group.split(lambda error: _follows_from(error, failure))[1] is not None:
+            raise
+
+    # Outside the except block, or the group would come along as its context.
+    raise failure
+
+
+def _follows_from(error: BaseException, failure: Exception) -> bool:
+    return isinstance(error, ConnectionLost | ConnectionClosed | type(failure))

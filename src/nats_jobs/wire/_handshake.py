@@ -119,7 +119,7 @@ class _Greeting:
     async def _secure(self, greeted: Greeted) -> None:
         self.awaited = "TLS handshake"
         greeted.stream = await start_tls(greeted.stream, self._server, self._options)
-        self._secured = True
+        self._secured = self._server.over_tls = True
 
     async def _first_info(self, greeted: Greeted) -> dict[str, Any]:
         self.awaited = "INFO" if self._secured else "INFO (does the server want tls_handshake_first=True?)"
@@ -158,13 +158,19 @@ def _needs_tls(info: dict[str, Any], server: Server, options: Options) -> bool:
     if info.get("tls_required"):
         return True
 
-    if not _wants_tls(server, options):
-        return False
+    if info.get("tls_available"):
+        return server.tls_or_nothing or _wants_tls(server, options)
 
-    if not info.get("tls_available"):
+    if _wants_tls(server, options):
         raise ConnectionError("the server offers no TLS, and TLS was asked for")
 
-    return True
+    if server.tls_or_nothing:
+        raise ConnectionError(
+            "the server offers no TLS, and the one that named it does; it is not sent the credentials in plain text "
+            "(unless with allow_plain_discovered=True)"
+        )
+
+    return False
 
 
 async def _open_websocket(stream: ByteStream, server: Server, options: Options) -> ByteStream:

@@ -52,6 +52,7 @@ _KINDS: dict[str, tuple[tuple[Any, ...], str]] = {
     "ws_connection_headers": ((Mapping,), "a mapping of header names to lists of values"),
     "inbox_prefix": (_TEXT, "a subject"),
     "tls_handshake_first": ((bool,), "True or False"),
+    "allow_plain_discovered": ((bool,), "True or False"),
     "allow_reconnect": ((bool,), "True or False"),
     "dont_randomize": ((bool,), "True or False"),
     "no_echo": ((bool,), "True or False"),

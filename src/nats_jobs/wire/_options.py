@@ -37,6 +37,7 @@ class ConnectOptions(TypedDict, total=False):
     tls: ssl.SSLContext | None
     tls_hostname: str | None
     tls_handshake_first: bool
+    allow_plain_discovered: bool
     ws_connection_headers: Mapping[str, Sequence[str]] | None
     connect_timeout: float
     allow_reconnect: bool
@@ -71,7 +72,7 @@ class Options:
     """Path of a credentials file (JWT and seed), or a pair of paths of a JWT file and a seed file, or a
     `UserString` with the text of a credentials file (nats-py's `RawCredentials` is one)."""
 
-    nkeys_seed: StrPath | None = None
+    nkeys_seed: StrPath | None = field(default=None, repr=False)
     """Path of a file with an nkey seed."""
 
     nkeys_seed_str: str | None = field(default=None, repr=False)
@@ -90,6 +91,10 @@ class Options:
 
     tls_handshake_first: bool = False
     """TLS before the server says anything, as its `handshake_first` asks for (nats-server 2.10.4 and newer)."""
+
+    allow_plain_discovered: bool = False
+    """Whether a server that the cluster names may be connected to without TLS, though the one that named it speaks TLS.
+    It would be given the same credentials, in plain text."""
 
     ws_connection_headers: Mapping[str, Sequence[str]] | None = field(default=None, repr=False)
     """More HTTP headers for the handshake of ws:// and wss://, each name with its values, say for a proxy."""

@@ -7,12 +7,12 @@ length is known, so further chunks are collected without looking at them. At mos
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ..errors import ProtocolError
+from .._untrusted import parse_json
+from ..errors import Malformed, ProtocolError
 from ._messages import Msg
 from ._table import Table
 
@@ -173,12 +173,12 @@ def _control(op: bytes, line: bytes) -> Frame:
 
 def _info_fields(text: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"INFO is no JSON: {_shown(text)}") from error
+        fields = parse_json(text, "INFO", max_bytes=_MAX_LINE)
+    except Malformed as error:
+        raise ProtocolError(str(error)) from error
 
     if not isinstance(fields, dict):
-        raise ProtocolError(f"INFO is no JSON object: {_shown(text)}")
+        raise ProtocolError(f"INFO is not a JSON object: {_shown(text)}")
 
     return fields
 

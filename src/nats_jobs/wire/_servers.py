@@ -15,7 +15,7 @@ __all__ = ("Server", "ServerPool", "parse_url")
 
 _FIRST_WAIT = 0.05
 # Also when no wait was asked for: trying without a pause would take the processor for itself.
-_LEAST_WAIT = 0.01
+_MIN_WAIT = 0.01
 
 
 class ServerPool:
@@ -37,7 +37,7 @@ class ServerPool:
         self._linked_at: float | None = None
         names = [server.host for server in self._servers if not is_ip(server.host)]
         self._last_name = names[-1] if names else None
-        self._mix(self._servers)
+        self._shuffle(self._servers)
 
     def __len__(self) -> int:
         return len(self._servers)
@@ -94,14 +94,17 @@ class ServerPool:
         known = {server.address for server in (*self._servers, current)}
         fresh = [server for address, server in found.items() if address not in known]
         for server in fresh:
-            self._introduce(server, current)
+            self._inherit(server, current)
 
-        self._mix(fresh)
+        self._shuffle(fresh)
         self._insert(fresh, current)
 
-    def _introduce(self, server: Server, current: Server) -> None:
+    def _inherit(self, server: Server, current: Server) -> None:
         """Let a discovered server have what holds for the whole cluster: the credentials of the URL, and the name."""
         server.discovered = True
+        server.tls_or_nothing = (
+            current.over_tls or current.tls_or_nothing
+        ) and not self._options.allow_plain_discovered
         server.path = current.path
         server.user, server.password, server.token = current.user, current.password, current.token
         if is_ip(server.host):
@@ -129,14 +132,14 @@ class ServerPool:
         return self._wait_between_rounds()
 
     def _wait_between_rounds(self) -> float:
-        most = max(self._options.reconnect_time_wait, _LEAST_WAIT)
+        most = max(self._options.reconnect_time_wait, _MIN_WAIT)
         # Who was refused is asked again late, and only once: credentials take time to be renewed.
         refused = any(server.last_refusal for server in self._servers)
         wait = jittered(self._rounds, first=most if refused else _FIRST_WAIT, most=most)
         self._rounds += 1
         return wait
 
-    def _mix(self, servers: list[Server]) -> None:
+    def _shuffle(self, servers: list[Server]) -> None:
         if not self._options.dont_randomize:
             random.shuffle(servers)
 

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskStatus
 
-from ..errors import ConnectionLost, NatsJobsError, RequestTimeout
+from ..errors import ConnectionClosed, ConnectionLost, NatsJobsError, RequestTimeout
 from ._commands import message_line
 from ._interests import Interest, Interests, ignore, nothing
 from ._link import Link
@@ -50,6 +50,12 @@ class Session:
     @property
     def reconnects(self) -> int:
         return self._uplink.reconnects
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why it ended for good, if it did and that is an error."""
+        error = self._uplink.closed
+        return None if isinstance(error, ConnectionClosed) else error
 
     async def wait_link(self, timeout: float = math.inf) -> Link:
         """Wait for a link, at most `timeout` seconds.

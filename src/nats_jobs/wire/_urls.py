@@ -29,6 +29,10 @@ class Server:
     token: str | None = field(default=None, repr=False)
     tls_name: str | None = None
     discovered: bool = False
+    over_tls: bool = False
+    """Whether TLS was spoken with it once: servers that it names are held to that."""
+
+    tls_or_nothing: bool = False
     failures: int = 0
     last_refusal: str | None = None
 

@@ -22,6 +22,7 @@ from support.wall_clock import WallClock
 from support.worker import Ledger
 
 from .checker import judge
+from .consumer_faults import ConsumerFaults
 from .fleet import Fleet
 from .link_faults import LinkFaults
 from .nemesis import Nemesis
@@ -31,12 +32,20 @@ from .site import Site, run_site
 from .worker_faults import WorkerFaults
 from .workload import Producers, job_for, reason_for
 
-__all__ = ("Scenario", "run_scenario")
+__all__ = ("Scenario", "StalledError", "run_scenario")
 
 T = TypeVar("T")
 
 # A link on which nothing comes back is given up after two or three of these.
 _PING_INTERVAL = 1.0
+# Seconds between two faults of the consumer: each makes all workers lose what they hold.
+_CONSUMER_PAUSE = 2.0
+# Seconds. Longer than any fault lasts, with the leases that it leaves behind.
+_STALL_AFTER = 45.0
+
+
+class StalledError(Exception):
+    """Jobs are in the stream, and nobody performs them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +101,7 @@ class _Run:
         self.clock = WallClock(folder / "clock")
         self.fleet = self._fleet()
         self.server_faults = self._server_faults()
+        self.consumer_faults = ConsumerFaults(onlooker, scenario.stream, scenario.ack_wait)
         self.link_faults = LinkFaults(site.links, scenario.ack_wait)
         self.nemeses = self._nemeses()
 
@@ -99,8 +109,12 @@ class _Run:
         began = time.monotonic()
         with self.fleet:
             await until(self._stands, self.scenario.limit)
-            await self._fight()
-            await until(self._settled, self.scenario.limit)
+            async with anyio.create_task_group() as watching:
+                watching.start_soon(self._watch_for_a_stall)
+                await self._fight()
+                await until(self._settled, self.scenario.limit)
+                watching.cancel_scope.cancel("all is settled")
+
             await self.fleet.close()
 
         return await self._report(time.monotonic() - began)
@@ -120,6 +134,21 @@ class _Run:
                 for nemesis in self.nemeses:
                     nemesis.enough()
 
+    async def _watch_for_a_stall(self) -> None:
+        """Raise when jobs are in the stream, workers are up, and for long nothing has begun or ended."""
+        written, since = -1, time.monotonic()
+        while True:
+            await anyio.sleep(1)
+            now_written = self.ledger.path.stat().st_size if self.ledger.path.exists() else 0
+            nothing_to_do = await _known(in_stream(self.p.js, self.scenario.stream), 0) == 0
+            if now_written != written or nothing_to_do:
+                written, since = now_written, time.monotonic()
+            elif time.monotonic() - since > _STALL_AFTER:
+                left = await _known(in_stream(self.p.js, self.scenario.stream), -1)
+                raise StalledError(
+                    f"{left} jobs are in the stream, and nothing has happened for {_STALL_AFTER:g} s"
+                )
+
     async def _report(self, seconds: float) -> Report:
         letters = await _dead_letters(self.p, self.scenario.stream)
         reasons = {job["n"]: reason_for(job) for job in self.jobs}
@@ -128,7 +157,7 @@ class _Run:
             self.producers.confirmed,
             letters,
             {number: reason for number, reason in reasons.items() if reason is not None},
-            self.server_faults.outages,
+            self.server_faults.outages + self.consumer_faults.outages,
             self.link_faults.held_up,
             self.scenario.ack_wait,
         )
@@ -171,13 +200,14 @@ class _Run:
         return ClusterFaults(servers, self.p.js, self.scenario.stream, self.scenario.ack_wait)
 
     def _nemeses(self) -> list[Nemesis]:
-        """One for the workers, one for what they depend on: each does one thing at a time."""
+        """One for the workers, one for what they depend on, one for their consumer: each does one thing at a time."""
         scenario = self.scenario
         workers = WorkerFaults(self.fleet, self.clock, scenario.ack_wait).all()
         around = self.server_faults.all() + self.link_faults.all()
         return [
             Nemesis(f"{scenario.seed} workers", workers, scenario.pause),
             Nemesis(f"{scenario.seed} around", around, scenario.pause),
+            Nemesis(f"{scenario.seed} consumer", self.consumer_faults.all(), _CONSUMER_PAUSE),
         ]
 
     async def _stands(self) -> bool:

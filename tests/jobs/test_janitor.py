@@ -439,7 +439,9 @@ async def test_strange_advisories_are_ignored(url: str, name: str) -> None:
         await p.start(defn)
         await p.enqueue(defn, "x")
         await delivery()
-        for data in (b"", b"[]", b"{}", b'"text"', b'{"stream_seq": null, "deliveries": 1}'):
+        deep, long = b"[" * 5000, b"9" * 5000
+        odd = (b"", b"[]", b"{}", b'"text"', deep, b'{"stream_seq": ' + long + b', "deliveries": 1}')
+        for data in (*odd, b'{"stream_seq": null, "deliveries": 1}'):
             await p.connection.publish(
                 f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{name}.{name}Consumer", data
             )

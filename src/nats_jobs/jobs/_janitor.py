@@ -16,14 +16,14 @@ passed by before its filter was changed, so nobody goes and looks for it.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 
-from ..errors import ApiError, NatsJobsError, PermissionDenied, RequestTimeout, ServerRefused
+from .._untrusted import field_of, parse_json
+from ..errors import ApiError, Malformed, NatsJobsError, PermissionDenied, RequestTimeout, ServerRefused
 from ..events import DeadLettered
 from ..jetstream import JetStreamApi
 from ..wire import Msg
@@ -37,6 +37,7 @@ from ._setup import Site
 
 __all__ = ("Janitor",)
 
+_ADVISORY = "MAX_DELIVERIES advisory"
 # One worker of the fleet acts on each message.
 _GROUP = "nats-jobs-janitors"
 _MOST_WAITING = 10_000
@@ -160,9 +161,10 @@ class Janitor:
 
     def _hear(self, message: Msg) -> None:
         try:
-            fields = json.loads(message.data)
-            lost = _Lost(int(fields["stream_seq"]), int(fields["deliveries"]))
-        except (ValueError, KeyError, TypeError):
+            fields = parse_json(message.data, _ADVISORY)
+            sequence = field_of(fields, "stream_seq", int, _ADVISORY)
+            lost = _Lost(sequence, field_of(fields, "deliveries", int, _ADVISORY))
+        except Malformed:
             # Not from a server, or from one that is newer than we are.
             return
 

@@ -30,7 +30,7 @@ from ._definition import JobDef
 from ._emitter import logger
 from ._limits import SPARE_DELIVERIES, Limits
 
-__all__ = ("Site", "default_consumer", "default_stream", "set_up", "site_of")
+__all__ = ("Site", "default_consumer", "default_stream", "set_up", "site_of", "token_of")
 
 T = TypeVar("T")
 
@@ -56,14 +56,17 @@ class Site:
     created: str
     """When the consumer was created: one of the same name that is created later has another."""
 
+    token: str
+    """A part of a subject that no other consumer has, also one of the same name in another JetStream domain."""
+
     ack_wait: float
     limits: Limits
     consumer_config: ConsumerConfig
 
-    @property
-    def token(self) -> str:
-        """A part of a subject that no other consumer has, also one of the same name in another JetStream domain."""
-        return sha256(self.created.encode()).hexdigest()[:_TOKEN_LENGTH]
+
+def token_of(consumer: Info) -> str:
+    """Return a word that tells a consumer from all others, also of its name: it is not secret."""
+    return sha256(consumer.created.encode()).hexdigest()[:_TOKEN_LENGTH]
 
 
 def site_of(defn: JobDef[Any], info: Info) -> Site:
@@ -78,6 +81,7 @@ def site_of(defn: JobDef[Any], info: Info) -> Site:
         stream=defn.stream,
         consumer=defn.consumer,
         created=info.created,
+        token=token_of(info),
         ack_wait=from_ns(config["ack_wait"]),
         limits=Limits(defn.num_attempts, max(0, config.get("max_deliver", 0))),
         consumer_config=ConsumerConfig.from_response(dict(config)),

@@ -1,0 +1,48 @@
+"""Graphs of work that resume where they stopped."""
+
+from ._attempt import NodeTimeout as NodeTimeout
+from ._context import NodeContext as NodeContext, Selected as Selected, branch as branch, none as none
+from ._errors import (
+    Conflict as Conflict,
+    GraphChanged as GraphChanged,
+    SnapshotTooLarge as SnapshotTooLarge,
+    TopologyError as TopologyError,
+    TopologyFailed as TopologyFailed,
+)
+from ._json_form import dump_snapshot as dump_snapshot, load_snapshot as load_snapshot
+from ._memory_store import MemoryStore as MemoryStore
+from ._node import Node as Node, node as node
+from ._run import Run as Run
+from ._snapshot import UNSET as UNSET, ItemState as ItemState, NodeState as NodeState, Snapshot as Snapshot
+from ._start import resume_topology as resume_topology, run_topology as run_topology, start as start
+from ._topology import Topology as Topology
+from ._writer import Revision as Revision, Store as Store
+
+__all__ = (
+    "UNSET",
+    "Conflict",
+    "GraphChanged",
+    "ItemState",
+    "MemoryStore",
+    "Node",
+    "NodeContext",
+    "NodeState",
+    "NodeTimeout",
+    "Revision",
+    "Run",
+    "Selected",
+    "Snapshot",
+    "SnapshotTooLarge",
+    "Store",
+    "Topology",
+    "TopologyError",
+    "TopologyFailed",
+    "branch",
+    "dump_snapshot",
+    "load_snapshot",
+    "node",
+    "none",
+    "resume_topology",
+    "run_topology",
+    "start",
+)

@@ -1,0 +1,166 @@
+"""What is known about a run at one moment. Frozen: a snapshot taken early never changes."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeAlias
+
+from ._errors import TopologyError
+from ._node import Kind
+
+__all__ = ("UNSET", "ItemState", "NodeState", "RunStatus", "Snapshot", "Status", "Unset")
+
+Status: TypeAlias = Literal["pending", "running", "completed", "errored", "suspended", "skipped"]
+RunStatus: TypeAlias = Literal["pending", "running", "completed", "errored", "suspended"]
+
+
+class Unset(enum.Enum):
+    """The type of `UNSET`: there is no value, which is not the value None."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemState:
+    """One item of a node with `map`."""
+
+    status: Status = "pending"
+    output: Any = UNSET
+    state: Any = UNSET
+    error: Any = UNSET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeState:
+    """One node: what it was given, what came of it."""
+
+    type: Kind
+    deps: tuple[str, ...]
+    status: Status = "pending"
+    started: datetime | None = None
+    finished: datetime | None = None
+    input: tuple[Any, ...] | Unset = UNSET
+    """What the dependencies gave, in their order."""
+    output: Any = UNSET
+    """What it returned; of a suspension, its answer."""
+    state: Any = UNSET
+    """What it last passed to `update_state`."""
+    error: Any = UNSET
+    selected: str | Unset | None = UNSET
+    """The dependent that a branching node selected; None for none of them."""
+    reason: str | None = None
+    """Why a branching node selected what it did."""
+    items: tuple[ItemState, ...] | None = None
+    """The items of a node with `map`."""
+
+    def reset(self) -> NodeState:
+        """Return it as it is before another try: its input and state are kept."""
+        items = self.items and tuple(
+            item if item.status == "completed" else ItemState(state=item.state) for item in self.items
+        )
+        return NodeState(
+            type=self.type, deps=self.deps, input=self.input, state=self.state, items=items or None
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A whole run at one moment."""
+
+    status: RunStatus
+    nodes: Mapping[str, NodeState]
+    id: str | None = None
+    name: str = "topology"
+    digest: str | None = None
+    """Of the graph that it was made with; None when the Node library made it."""
+    attempt: int = 1
+    """Counts the runs: 1, and one more with each resume."""
+    started: datetime | None = None
+    finished: datetime | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the stored form that are others': kept as they are."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes", MappingProxyType(dict(self.nodes)))
+
+    def __getitem__(self, name: str) -> NodeState:
+        return self.nodes[name]
+
+    def names(self, status: Status) -> list[str]:
+        """Return the names of the nodes with this status."""
+        return [name for name, node in self.nodes.items() if node.status == status]
+
+    @property
+    def suspended(self) -> list[str]:
+        """The suspension nodes that wait for an answer."""
+        waiting = {dep for node in self.nodes.values() if node.status == "suspended" for dep in node.deps}
+        return [name for name, node in self.nodes.items() if name in waiting and is_open(node)]
+
+    def answered(self, answers: Mapping[str, Any]) -> Snapshot:
+        """Return the snapshot with answers to suspensions, by the node's name.
+
+        Raises:
+            TopologyError: a node that does not wait for an answer.
+        """
+        waiting = self.suspended
+        for name in answers:
+            if name not in waiting:
+                raise TopologyError(
+                    f"node {name!r} does not wait for an answer; those that do: {', '.join(waiting) or 'none'}"
+                )
+
+        if not answers:
+            return self
+
+        nodes = dict(self.nodes) | {name: replace(self.nodes[name], output=answers[name]) for name in answers}
+        return replace(self, status="running", finished=None, nodes=nodes)
+
+    def fork(self, id: str | None = None, *, resume_from: str | None = None) -> Snapshot:
+        """Return a snapshot for another run that begins where this one is.
+
+        Args:
+            id: of the new run.
+            resume_from: this node and all below it are to run again; answers given there are dropped.
+
+        Raises:
+            TopologyError: no such node.
+        """
+        nodes = dict(self.nodes)
+        if resume_from is not None:
+            for name in self._below(resume_from):
+                nodes[name] = NodeState(type=nodes[name].type, deps=nodes[name].deps)
+
+        status = self.status if resume_from is None else "running"
+        return replace(self, id=id, nodes=nodes, status=status, attempt=1, extra={})
+
+    def _below(self, top: str) -> set[str]:
+        if top not in self.nodes:
+            raise TopologyError(f"resume_from is {top!r}, which does not exist")
+
+        dependents: dict[str, list[str]] = {}
+        for name, node in self.nodes.items():
+            for dep in node.deps:
+                dependents.setdefault(dep, []).append(name)
+
+        found, left = {top}, [top]
+        while left:
+            below = [name for name in dependents.get(left.pop(), ()) if name not in found]
+            found.update(below)
+            left += below
+
+        return found
+
+
+def is_open(node: NodeState) -> bool:
+    """Whether it is a suspension without an answer."""
+    return node.type == "suspension" and node.status == "completed" and node.output is UNSET

@@ -1,0 +1,146 @@
+"""Stores the newest snapshot while a run goes on: at most one save at a time, and none that is outdated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+import anyio
+
+from ._errors import Conflict, SnapshotTooLarge, TopologyError
+from ._json_form import dump_snapshot
+from ._snapshot import Snapshot
+
+__all__ = ("Revision", "Store", "Writer")
+
+Revision: TypeAlias = int
+
+_FIRST_RETRY = 0.1
+_MAX_RETRY = 2.0
+_LAST_TRIES = 5
+
+
+class Store(Protocol):
+    """Where snapshots are kept, by the id of their run."""
+
+    async def load(self, id: str) -> tuple[Snapshot, Revision] | None:
+        """Return the snapshot and its revision; None when there is none."""
+
+    async def save(self, id: str, snapshot: Snapshot, expected: Revision | None) -> Revision:
+        """Store a snapshot in the place of revision `expected` (None: of none), and return its revision.
+
+        Raises:
+            Conflict: another revision is stored.
+            SnapshotTooLarge: it does not fit.
+        """
+
+
+class Writer:
+    """The saves of one run. `take` returns its newest snapshot."""
+
+    def __init__(
+        self,
+        store: Store | None,
+        id: str,
+        revision: Revision | None,
+        take: Callable[[], Snapshot],
+        *,
+        debounce: float,
+        max_wait: float,
+        on_conflict: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._id = id
+        self._revision = revision
+        self._take = take
+        self._debounce = debounce
+        self._max_wait = max_wait
+        self._on_conflict = on_conflict
+        self._changes = 0
+        self._saved = -1
+        self._changed = anyio.Event()
+        self._lock = anyio.Lock()
+        self._in_doubt: Snapshot | None = None
+
+    def changed(self) -> None:
+        """There is something to store."""
+        self._changes += 1
+        self._changed.set()
+
+    def abandon(self) -> None:
+        """Store nothing more: the run belongs to somebody else."""
+        self._store = None
+
+    async def run(self) -> None:
+        """Store what changes until cancelled. A store that fails is tried again; see `flush` for what is raised."""
+        while self._store is not None:
+            await self._changed.wait()
+            await self._calm()
+            self._changed = anyio.Event()
+            await self._flush_patiently(math.inf)
+
+    async def flush(self) -> None:
+        """Return when the newest state is stored.
+
+        Raises:
+            Conflict, SnapshotTooLarge, TopologyError: it cannot be.
+            Exception: the store failed time and again.
+        """
+        await self._flush_patiently(_LAST_TRIES)
+
+    async def _calm(self) -> None:
+        """Wait until nothing has changed for `debounce`, but no longer than `max_wait`."""
+        if not self._debounce:
+            return
+
+        with anyio.move_on_after(self._max_wait):
+            seen = -1
+            while seen != self._changes:
+                seen = self._changes
+                await anyio.sleep(self._debounce)
+
+    async def _flush_patiently(self, tries: float) -> None:
+        delay, tried = _FIRST_RETRY, 0
+        while True:
+            try:
+                return await self._flush()
+            except Conflict:
+                self._on_conflict()
+                raise
+            except (SnapshotTooLarge, TopologyError):
+                raise
+            except Exception:
+                tried += 1
+                if tried >= tries:
+                    raise
+
+            await anyio.sleep(delay)
+            delay = min(delay * 2, _MAX_RETRY)
+
+    async def _flush(self) -> None:
+        async with self._lock:
+            if self._store is None or self._saved == self._changes:
+                return
+
+            await self._clear_doubt(self._store)
+            changes, snapshot = self._changes, self._take()
+            self._in_doubt = snapshot
+            self._revision = await self._store.save(self._id, snapshot, self._revision)
+            self._in_doubt = None
+            self._saved = changes
+
+    async def _clear_doubt(self, store: Store) -> None:
+        """After a save of which nobody knows whether it was done: ours may be the revision that is stored."""
+        if self._in_doubt is None:
+            return
+
+        found = await store.load(self._id)
+        if found is not None and _same(found[0], self._in_doubt):
+            self._revision = found[1]
+
+        self._in_doubt = None
+
+
+def _same(one: Snapshot, other: Snapshot) -> bool:
+    return dump_snapshot(one) == dump_snapshot(other)

@@ -72,6 +72,11 @@ class Worker:
         if now >= self.looks_at:
             self.looks_at = self.desk.keeper.tick()
 
+    def adopt(self, ack_wait: float) -> None:
+        """It looks at its leases at once, as the keeper's clockwork is woken."""
+        self.desk.keeper.adopt(ack_wait)
+        self.looks_at = self.desk.keeper.tick()
+
 
 class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
@@ -145,6 +150,31 @@ class Life(RuleBasedStateMachine):
                 worker.desk.keeper.settle(lease, ACK)
 
         self.turn()
+
+    @rule(factor=st.sampled_from([0.5, 1.0]))
+    def edit_ack_wait(self, factor: float) -> None:
+        """The workers learn of it in time: when it is shorter before it counts, when it is longer after that."""
+        ack_wait = ACK_WAIT * factor
+        server = self.office.server
+        server.ack_wait = max(server.ack_wait, ack_wait)
+        for worker in self.workers:
+            worker.adopt(ack_wait)
+
+        server.ack_wait = ack_wait
+
+    @rule(who=WORKERS, seconds=TIMES, same=st.booleans())
+    def wonder_whether_the_consumer_is_the_same(self, who: int, seconds: float, same: bool) -> None:
+        """As after a new link. Nothing is sent meanwhile, and never for what belongs to a consumer that is gone."""
+        desk = self.workers[who].desk
+        desk.keeper.hold()
+        on_its_way_until = self.clock() + desk.link.delay_out + 0.1
+        self.pass_time(seconds)
+        assert not [s for s in self.office.sent() if s.link == desk.link.name and s.at > on_its_way_until]
+        if not same:
+            desk.keeper.lose_all("another one was created")
+            assert not len(desk.keeper)
+
+        self.workers[who].adopt(desk.keeper.ack_wait)
 
     # What a worker does...
 

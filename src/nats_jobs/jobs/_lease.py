@@ -301,7 +301,9 @@ class LeaseKeeper:
             return
 
         try:
-            lease.tokens.append(lease.delivery.ask_extension(partial(self._on_extension, lease, now)))
+            lease.tokens.append(
+                lease.delivery.ask_extension(partial(self._on_extension, lease, now, self._trusted_for))
+            )
         except NatsJobsError as error:
             lease.trouble = str(error)
         else:
@@ -309,7 +311,7 @@ class LeaseKeeper:
             if len(lease.tokens) > _MAX_ASKED:
                 self._connection.lowlevel.cancel_request(lease.tokens.pop(0))
 
-    def _on_extension(self, lease: Lease, asked_at: float, reply: Reply) -> None:
+    def _on_extension(self, lease: Lease, asked_at: float, trusted_for: float, reply: Reply) -> None:
         error = reply_error(reply)
         if error is not None:
             lease.trouble = str(error)
@@ -319,7 +321,9 @@ class LeaseKeeper:
             # Read after the lease was used up, it may be the next holder's that the server has extended.
             lease.trouble = None
             lease.counted_from = max(lease.counted_from, asked_at)
-            lease.trusted_until = max(lease.trusted_until, asked_at + self._trusted_for)
+            # Asked for under an ack_wait that is not the longer of the two, if that was edited since.
+            until = asked_at + min(trusted_for, self._trusted_for)
+            lease.trusted_until = max(lease.trusted_until, until)
             lease.ask_at = asked_at + self.extension_interval
             _wake_extenders(lease)
             if lease.doubtful:

@@ -8,6 +8,7 @@ with nothing outstanding.
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Callable
 
@@ -36,11 +37,19 @@ from ._status import PullStatus, StatusKind, read_status
 
 __all__ = ("Puller",)
 
-_LONGEST_HEARTBEAT = 3.0
-_SILENT_BEATS = 2
-_FLUSH = 5.0
-_EXISTENCE = 1.0
+# Seconds.
+_MAX_HEARTBEAT = 3.0
+_FLUSH_TIMEOUT = 5.0
+_INFO_TIMEOUT = 1.0
+_MAX_SILENT_BEATS = 2
 _GONE_CODES = (ErrorCode.CONSUMER_NOT_FOUND, ErrorCode.STREAM_NOT_FOUND)
+_NEW_LINK = PullStatus(StatusKind.ALL_ENDED, "the link is new")
+
+
+class _State(enum.Enum):
+    WAITING = "for a link, or for a while: no request can be sent"
+    OPEN = "requests can be sent"
+    CLOSED = "no request will be sent any more"
 
 
 class Puller:
@@ -74,23 +83,21 @@ class Puller:
         self._clock = clock
         self._on_delivery = on_delivery
         self._on_ready = on_ready
-        self._heartbeat = min(expires / 2, _LONGEST_HEARTBEAT)
+        self._heartbeat = min(expires / 2, _MAX_HEARTBEAT)
         self._subject = api.subject(f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._limits = f'"expires":{to_ns(expires)},"idle_heartbeat":{to_ns(self._heartbeat)}'
         self._inbox = ""
         self._asked_since = -math.inf
         self._sid = 0
-        self._open = False
-        self._closing = False
+        self._state = _State.WAITING
         self._heard = True
-        self._renewed = False
-        self._trouble: PullStatus | None = None
-        self._failure: NatsJobsError | None = None
+        # Why the epoch is over, once it is; an error is final.
+        self._over: PullStatus | NatsJobsError | None = None
         self._changed = anyio.Event()
 
     def pull(self, batch: int) -> int:
         """Ask for `batch` deliveries now, and return how many were asked for; 0 when that is not possible now."""
-        if not self._open or batch < 1:
+        if self._state is not _State.OPEN or batch < 1:
             return 0
 
         batch = min(batch, self.max_batch or batch)
@@ -116,14 +123,13 @@ class Puller:
             PullRefused: the consumer cannot be pulled.
             PermissionDenied: the account may not use the inbox.
         """
-        self._failure = None
+        self._over = None
         failures = 0
         while True:
             self._begin_epoch()
-            why = await self._until_epoch_ends(task_status)
+            status = await self._until_epoch_ends(task_status)
             task_status = anyio.TASK_STATUS_IGNORED
-            self._open = False
-            if why is None or why.kind is StatusKind.ALL_ENDED:
+            if status.kind is StatusKind.ALL_ENDED:
                 failures = 0
             else:
                 await anyio.sleep(jittered(failures, first=0.1, most=1.0))
@@ -133,29 +139,24 @@ class Puller:
     def recheck_consumer(self, error: NatsJobsError) -> None:
         """Something else was refused: end if that is for good; else see whether the consumer is there, and ask anew."""
         self._on_refusal(error)
-        if self._open:
-            self._open = False
-            self._trouble = PullStatus(StatusKind.RETRY_LATER, str(error))
-            self._changed.set()
+        if self._state is _State.OPEN:
+            self._end_epoch(PullStatus(StatusKind.RETRY_LATER, str(error)))
 
     def end(self, gone: ConsumerGone) -> None:
         """Somebody else found that the consumer is gone: let `run` raise that."""
-        self._failure = gone
-        self._open = False
-        self._changed.set()
+        self._end_epoch(gone)
 
     def cancel_requests(self) -> None:
         """Take all requests back. What the server had already sent is still given to `on_delivery`."""
-        if not self._closing:
-            self._open = False
-            self._closing = True
+        if self._state is not _State.CLOSED:
+            self._state = _State.CLOSED
             self._connection.lowlevel.unsubscribe(self._sid, drain=True)
 
     async def close(self) -> None:
         """Take all requests back, and wait for what the server had already sent."""
         self.cancel_requests()
         try:
-            await self._connection.flush(_FLUSH)
+            await self._connection.flush(_FLUSH_TIMEOUT)
         except NatsJobsError:
             # Without a link the requests are gone, too.
             pass
@@ -166,7 +167,6 @@ class Puller:
         if self._sid:
             self._connection.lowlevel.unsubscribe(self._sid)
 
-        self._trouble = None
         self._heard = True
         self.outstanding = 0
         self._inbox = self._connection.new_inbox()
@@ -178,42 +178,53 @@ class Puller:
             request_subject=self._subject,
         )
 
-    async def _until_epoch_ends(self, task_status: TaskStatus[None]) -> PullStatus | None:
-        """Return why the requests must be thought dead: None for a new link, or what the server said."""
+    def _end_epoch(self, reason: PullStatus | NatsJobsError) -> None:
+        """The requests are dead. The first reason counts, but a new link tells more, and an error is final."""
+        if self._state is _State.OPEN:
+            self._state = _State.WAITING
+
+        tells_more = reason is _NEW_LINK or isinstance(reason, NatsJobsError)
+        if self._over is None or (tells_more and not isinstance(self._over, NatsJobsError)):
+            self._over = reason
+
+        self._changed.set()
+
+    async def _until_epoch_ends(self, task_status: TaskStatus[None]) -> PullStatus:
+        """Return why the requests must be thought dead."""
         try:
             await self._connection.wait_connected()
         except (ConnectionClosed, ConnectFailed):
             await anyio.sleep_forever()
 
-        self._renewed = False
-        self._open = True
+        if not isinstance(self._over, NatsJobsError):
+            self._over = None
+
+        if self._state is _State.WAITING:
+            self._state = _State.OPEN
+
         self._on_ready()
         task_status.started()
         silent = 0
-        while True:
+        while self._over is None:
             self._changed = anyio.Event()
             with anyio.move_on_after(self._heartbeat):
                 await self._changed.wait()
 
-            if self._failure is not None:
-                raise self._failure
-
-            if self._renewed:
-                return None
-
-            if self._trouble is not None:
-                return self._trouble
-
             silent = 0 if self._heard or not self.outstanding else silent + 1
             self._heard = False
-            if silent >= _SILENT_BEATS and self._connection.connected:
-                return PullStatus(StatusKind.RETRY_LATER, "no heartbeat")
+            if silent >= _MAX_SILENT_BEATS and self._connection.connected:
+                self._end_epoch(PullStatus(StatusKind.RETRY_LATER, "no heartbeat"))
+
+        if isinstance(self._over, NatsJobsError):
+            raise self._over
+
+        return self._over
 
     async def _check_existence(self) -> None:
         """A 503, or silence, may mean that the consumer is gone: nobody would ever say so."""
         try:
             # Without a leader there is no answer, and who waits for it does not pull meanwhile.
-            with anyio.move_on_after(_EXISTENCE):
+            with anyio.move_on_after(_INFO_TIMEOUT):
                 await self._api.consumer(self.stream, self.consumer)
         except NatsJobsError as error:
             if isinstance(error, ApiError) and error.err_code in _GONE_CODES:
@@ -230,36 +241,30 @@ class Puller:
             # Nothing is delivered before it is asked for: after a pause of ours that is the better bound.
             sent_not_before = max(self._connection.lowlevel.sent_not_before, self._asked_since)
             self._on_delivery(Delivery(self._connection, message, sent_not_before))
-        elif not self._closing:
+        elif self._state is not _State.CLOSED:
             self._on_status(read_status(message))
 
     def _on_status(self, status: PullStatus) -> None:
         match status.kind:
             case StatusKind.HEARTBEAT:
-                return
+                pass
             case StatusKind.REQUEST_ENDED:
                 self.outstanding = max(0, self.outstanding - status.undelivered)
                 self._on_ready()
-                return
             case StatusKind.TOO_LARGE:
                 self.max_batch = status.limit
-                self._trouble = status
+                self._end_epoch(status)
             case StatusKind.CONSUMER_DELETED:
-                self._failure = ConsumerGone(self.stream, self.consumer, status.text)
+                self._end_epoch(ConsumerGone(self.stream, self.consumer, status.text))
             case StatusKind.UNPULLABLE:
-                self._failure = PullRefused(self.stream, self.consumer, status.text)
+                self._end_epoch(PullRefused(self.stream, self.consumer, status.text))
             case _:
-                self._trouble = status
-
-        self._open = False
-        self._changed.set()
+                self._end_epoch(status)
 
     def _on_refusal(self, error: Exception) -> None:
         # That the whole connection has ended is raised by its own block: saying it twice would hide the cause.
         if isinstance(error, PermissionDenied | ServerRefused):
-            self._failure = error
-            self._changed.set()
+            self._end_epoch(error)
 
     def _on_new_link(self) -> None:
-        self._renewed = True
-        self._changed.set()
+        self._end_epoch(_NEW_LINK)

@@ -75,6 +75,10 @@ class JobProcessor:
     async def start(self, defn: JobDef[T]) -> JobHandle[T]:
         """Start a worker for `defn`, and return when stream and consumer stand and the first pull is out.
 
+        When the consumer or its stream is deleted later, the jobs in hand have lost their leases, and nothing
+        is sent for them. After 2 seconds, in which others may create it again with settings of their own, the
+        worker sets it up again. The processor ends with ConfigMismatch or SetupFailed when that cannot be.
+
         Cancelling it ends the worker.
 
         Raises:

@@ -108,7 +108,9 @@ class Worker(Generic[T]):
 
         Raises:
             ConfigMismatch, SetupFailed: there is nothing to work on.
-            ConsumerGone, PullRefused, PermissionDenied: there is nothing to work on any more.
+            PullRefused, PermissionDenied: there is nothing to work on any more. A consumer that is deleted is
+                set up again, or bound to when others have created it again; only when that cannot be, it ends
+                with ConfigMismatch or SetupFailed.
         """
         try:
             if self.stopping or not await self._set_up():

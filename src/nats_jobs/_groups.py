@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager, contextmanager
 import anyio
 from anyio.abc import TaskGroup
 
+from .errors import NatsJobsError
+
 __all__ = ("outliving_group", "sole_exception", "text_of", "unwrapped")
 
 
@@ -94,3 +96,9 @@ class _Shelter:
             async with anyio.create_task_group() as self.group:
                 self.opened.set()
                 await anyio.sleep_forever()
+
+        if not self.scope.cancel_called:
+            # AnyIO ends a group quietly when somebody else has cancelled one of its asyncio tasks.
+            raise NatsJobsError(
+                "a task of the library's own was cancelled by something outside of it, which has ended its group"
+            )

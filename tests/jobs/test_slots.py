@@ -11,7 +11,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import given, settings, strategies as st
 
-from nats_jobs.jobs._slots import Slots
+from nats_jobs.jobs._slots import Rest, Slots
+from nats_jobs.jobs._task_watch import TaskWatch
 from support.virtual_time import VirtualLoop, anyio_backend as anyio_backend
 
 pytestmark = pytest.mark.anyio
@@ -51,7 +52,7 @@ class Bench:
     def _take(self) -> tuple[int, Shape] | None:
         return self.ready.popleft() if self.ready else None
 
-    async def _perform(self, work: tuple[int, Shape]) -> None:
+    async def _perform(self, work: tuple[int, Shape], watch: TaskWatch) -> Rest | None:
         number, shape = work
         assert number not in self.running
         self.running.add(number)
@@ -65,6 +66,7 @@ class Bench:
 
         self.running.remove(number)
         self.ended.append(number)
+        return None
 
     def _note_freed(self) -> None:
         self.freed += 1

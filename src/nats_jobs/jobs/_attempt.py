@@ -6,7 +6,7 @@ Oban's executor in our terms: each step is small, and every way out is an `Endin
 from __future__ import annotations
 
 import contextvars
-import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -26,6 +26,8 @@ from ._not_before import seconds_to_wait
 from ._reasons import CancelReason
 from ._reporter import Reporter
 from ._settle import Settler
+from ._slots import Rest
+from ._task_watch import TaskWatch, is_cancelled_from_around
 
 if TYPE_CHECKING:
     from ._worker import Worker
@@ -51,8 +53,10 @@ class Attempts:
         # AnyIO looks the running backend up for each scope that is made; the class is the same every time.
         self._scope_type = type(anyio.CancelScope())
 
-    async def perform(self, lease: Lease) -> None:
+    async def perform(self, lease: Lease, watch: TaskWatch) -> Rest | None:
         """See one delivery through: its ending is settled when this returns, or is left to the lease.
+
+        When the handler has not left the task as it was, what is left to do is returned for another one.
 
         The `try` stands outside the job's scope on purpose: a handler's own task group may fail while it is
         being cancelled, and on Trio only the scope can take the cancellation out of that group.
@@ -62,22 +66,33 @@ class Attempts:
         try:
             job = Job(self._worker, lease, self._before(lease.delivery), self._scope_type())
         except _Refused as refused:
-            await self._settler.settle(lease, refused.ending, started)
-            return
+            await self._settle(lease, refused.ending, started)
+            return None
 
-        returned = False
+        returned = misnested = False
+        inner: BaseException | None = None
         error: Exception | None = None
         # In the books before it starts: a stop, or a loss, in this very moment must reach it.
         self.running[lease] = job
         try:
             with job.scope:
                 job.start_clock(self._timeout)
-                await in_context(
-                    self._context.copy(), self._handler(job), job, self._clock, self._longest_step
-                )
-                returned = True
+                try:
+                    await in_context(
+                        self._context.copy(), self._handler(job), job, self._clock, self._longest_step
+                    )
+                    returned = True
+                except BaseException as raised:
+                    inner = raised
+                    raise
         except Exception as raised:
             error = self._unless_abandoned(job, raised)
+            # The scope's own complaint: what the handler has opened inside of it is open still.
+            misnested = isinstance(raised, RuntimeError) and raised is not inner
+            if misnested:
+                watch.close_scopes()
+
+            returned = returned and not misnested
         except BaseException as raised:
             error = self._unless_cancelled(job, raised, started)
         finally:
@@ -85,8 +100,22 @@ class Attempts:
 
         if returned and job.reason is None:
             self._settler.done(lease, started)
-        else:
-            await self._settler.settle(lease, self._ending(job, returned, error), started)
+            return None
+
+        ending = self._ending(job, returned, error)
+        if misnested or watch.is_disturbed():
+            return partial(self._settle, lease, ending, started)
+
+        await self._settle(lease, ending, started)
+        return None
+
+    async def _settle(self, lease: Lease, ending: Ending, started: float) -> None:
+        try:
+            await self._settler.settle(lease, ending, started)
+        except BaseException:
+            # Cut off while it was being parked: nobody else would ever answer for it.
+            self._settler.hand_back(lease, CancelReason.STOP.value, started)
+            raise
 
     def _unless_abandoned(self, job: Job[Any], raised: Exception) -> Exception:
         """Return what the handler raised; raise on when the job was given up, or never reached its handler."""
@@ -105,7 +134,7 @@ class Attempts:
         On asyncio a handler lets one out that awaits something which somebody else has cancelled.
         """
         stray = isinstance(raised, anyio.get_cancelled_exc_class())
-        if stray and anyio.current_effective_deadline() != -math.inf:
+        if stray and not is_cancelled_from_around():
             return StrayCancellation(job.stream, job.sequence)
 
         if not isinstance(raised, anyio.get_cancelled_exc_class()):

@@ -3,21 +3,30 @@
 One slot is woken when something is ready. It takes the next slot along only when its own job gives way
 for the first time; a job that never waits for anything is followed by the next one in the same slot. So
 small jobs cost no switch of tasks, and waiting ones get as many slots as there are.
+
+A task is used again only if the last job left it as it was. If not, or when somebody else has cancelled it,
+it ends, and another one takes its place, also for what was left to do for that job.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-__all__ = ("Slots",)
+from ._emitter import logger
+from ._task_watch import TaskWatch, absorb_cancellation, is_cancelled_from_around
+
+__all__ = ("Rest", "Slots")
 
 W = TypeVar("W")
+
+Rest: TypeAlias = Callable[[], Awaitable[None]]
+"""What is left to do for a piece of work, in a task that it has not touched."""
 
 # Jobs that one slot performs without giving way to the event loop, so that leases and links are served.
 _IN_A_ROW = 32
@@ -30,7 +39,8 @@ class Slots(Generic[W]):
         group: the tasks live in it.
         limit: how many at most.
         take: returns the next piece of work, or None.
-        perform: sees one piece through. It calls `wake` when it first gives way.
+        perform: sees one piece through. It calls `wake` when it first gives way, and returns what it leaves
+            to another task, if anything.
         freed: called when a slot has become free.
     """
 
@@ -39,7 +49,7 @@ class Slots(Generic[W]):
         group: TaskGroup,
         limit: int,
         take: Callable[[], W | None],
-        perform: Callable[[W], Awaitable[None]],
+        perform: Callable[[W, TaskWatch], Awaitable[Rest | None]],
         freed: Callable[[], None],
     ) -> None:
         self.busy = 0
@@ -63,8 +73,7 @@ class Slots(Generic[W]):
             self._parked.popleft().set()
         elif self._slots < self._limit:
             self._on_its_way = True
-            self._slots += 1
-            self._group.start_soon(self._slot)
+            self._start()
 
     async def wait_idle(self) -> None:
         """Wait until no slot is performing anything."""
@@ -72,7 +81,41 @@ class Slots(Generic[W]):
             self._idle = anyio.Event()
             await self._idle.wait()
 
-    async def _slot(self) -> None:
+    def _start(self, rest: Rest | None = None) -> None:
+        self._slots += 1
+        self._group.start_soon(self._slot, rest)
+
+    async def _slot(self, rest: Rest | None) -> None:
+        """Live as one task, until a job has spoilt it or a stray cancellation ends it; another one follows."""
+        left: Rest | None = None
+        try:
+            left = await self._serve(rest)
+        except anyio.get_cancelled_exc_class():
+            if is_cancelled_from_around():
+                raise
+
+            logger.warning(
+                "a task that performs jobs was cancelled by something outside of them; another takes its place"
+            )
+
+        self._slots -= 1
+        if left is not None:
+            self._start(left)
+
+        self.wake()
+        await absorb_cancellation()
+
+    async def _serve(self, rest: Rest | None) -> Rest | None:
+        """Perform one piece of work after the other. Return when the task is not to be used again, with what is left to do."""
+        watch = TaskWatch()
+        if rest is not None:
+            try:
+                await rest()
+            finally:
+                self._release()
+
+            self._freed()
+
         in_a_row = 0
         while True:
             self._on_its_way = False
@@ -83,20 +126,40 @@ class Slots(Generic[W]):
                 continue
 
             self.busy += 1
+            left: Rest | None = None
             try:
-                await self._perform(work)
+                left = await self._perform(work, watch)
             finally:
-                self.busy -= 1
-                if self._idle is not None and not self.busy:
-                    self._idle.set()
+                if left is None:
+                    self._release()
+
+            if left is not None:
+                return left
 
             self._freed()
+            if watch.is_disturbed():
+                return None
+
             in_a_row += 1
             if in_a_row == _IN_A_ROW:
                 in_a_row = 0
                 await checkpoint()
 
+    def _release(self) -> None:
+        self.busy -= 1
+        if self._idle is not None and not self.busy:
+            self._idle.set()
+
     async def _park(self) -> None:
         event = anyio.Event()
         self._parked.append(event)
-        await event.wait()
+        try:
+            await event.wait()
+        except BaseException:
+            if event.is_set():
+                # It was woken for work that it cannot take any more.
+                self._on_its_way = False
+            else:
+                self._parked.remove(event)
+
+            raise

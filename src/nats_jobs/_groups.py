@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager, contextmanager
 import anyio
 from anyio.abc import TaskGroup
 
-from .errors import NatsJobsError
-
 __all__ = ("outliving_group", "sole_exception", "text_of", "unwrapped")
 
 
@@ -99,6 +97,6 @@ class _Shelter:
 
         if not self.scope.cancel_called:
             # AnyIO ends a group quietly when somebody else has cancelled one of its asyncio tasks.
-            raise NatsJobsError(
+            raise RuntimeError(
                 "a task of the library's own was cancelled by something outside of it, which has ended its group"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import nats_jobs
@@ -92,3 +93,25 @@ def test_jobs_never_sees_a_socket() -> None:
         text = file.read_text()
         assert "import socket" not in text
         assert "connect_tcp" not in text
+
+
+def test_the_files_of_the_wire_import_each_other_without_a_circle() -> None:
+    """Also those that only a type checker follows."""
+    graph: dict[str, set[str]] = {}
+    for file, room, target in imports():
+        if room == "wire" and file.stem != "__init__":
+            names = {target[1]} if target[0] == "wire" and len(target) > 1 else _siblings(file, target)
+            graph.setdefault(file.stem, set()).update(names)
+
+    list(TopologicalSorter(graph).static_order())
+
+
+def _siblings(file: Path, target: list[str]) -> set[str]:
+    """`from . import _commands`: the names are files beside it, if there are such."""
+    names = [
+        alias.name
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module is None
+        for alias in node.names
+    ]
+    return {name for name in names if target == ["wire"] and file.with_name(f"{name}.py").exists()}

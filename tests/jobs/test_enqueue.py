@@ -555,7 +555,7 @@ async def test_only_so_many_are_unanswered_at_a_time_and_they_do_not_go_one_by_o
 
         def counted(*args: Any) -> str:
             reply_subject = ask(*args)
-            unanswered.append(len(p.connection.lowlevel._requests))
+            unanswered.append(len(p.connection.lowlevel.requests))
             return reply_subject
 
         monkeypatch.setattr(p.connection.lowlevel, "request_nowait", counted)
@@ -696,4 +696,4 @@ async def test_cancelling_an_enqueue_ends_it_and_leaves_nothing(url: str, name: 
                 await enqueue()
 
             assert scope.cancelled_caught
-            assert not len(p.connection.lowlevel._requests)
+            assert not len(p.connection.lowlevel.requests)

@@ -628,15 +628,15 @@ async def test_a_stopped_worker_leaves_no_subscription(url: str, name: str) -> N
     async def work(job: Job[int]) -> None: ...
 
     async with job_processor(url) as p:
-        before = len(p.connection.lowlevel._interests)
+        before = len(p.connection.lowlevel.subscriptions)
         handle = await p.start(work)
         await p.enqueue_many(work, range(50))
         await until_empty(p.js, name)
-        assert len(p.connection.lowlevel._interests) > before
+        assert len(p.connection.lowlevel.subscriptions) > before
         # Leases of 4 s are counted from moments that are no older than 0.4 s.
-        assert p.connection.lowlevel._uplink.pulse.period <= 4 / 20
+        assert p.connection.lowlevel.pulse.period <= 4 / 20
         await handle.stop()
-        assert len(p.connection.lowlevel._interests) == before
+        assert len(p.connection.lowlevel.subscriptions) == before
 
 
 async def test_a_stop_from_inside_a_job_lets_it_end(url: str, name: str) -> None:

@@ -104,7 +104,7 @@ async def test_draining_ends_in_any_state_and_so_do_the_subscriptions(
             assert [message async for message in messages] == []
 
         # The inbox of the requests is left.
-        assert len(nc.lowlevel._interests) == 1
+        assert len(nc.lowlevel.subscriptions) == 1
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -175,7 +175,7 @@ async def test_a_request_that_is_unanswered_when_the_connection_is_left_fails_at
             await other.flush()
             async with connect(url) as nc:
                 group.start_soon(ask, nc)
-                await until(lambda: len(nc.lowlevel._requests))
+                await until(lambda: len(nc.lowlevel.requests))
 
     assert [type(error) for error in failures] == [ConnectionLost]
 

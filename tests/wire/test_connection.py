@@ -7,6 +7,7 @@ from enum import Enum
 
 import anyio
 import pytest
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
 from nats_jobs.errors import (
@@ -226,7 +227,7 @@ async def test_a_request_that_is_not_answered_fails_in_time_and_leaves_nothing(
         with pytest.raises(RequestTimeout, match=name):
             await nc.request(name, timeout=0.05)
 
-    assert not len(nc.lowlevel._requests)
+    assert not len(nc.lowlevel.requests)
 
 
 async def test_a_cancelled_request_leaves_nothing(nc: Connection, name: str) -> None:
@@ -236,7 +237,7 @@ async def test_a_cancelled_request_leaves_nothing(nc: Connection, name: str) -> 
         late.append(await requests.receive())
         group.cancel_scope.cancel("not interested any more")
 
-    assert not len(nc.lowlevel._requests)
+    assert not len(nc.lowlevel.requests)
     await late[0].respond(b"too late")
     await nc.flush()
 
@@ -283,7 +284,7 @@ async def test_a_payload_above_the_servers_limit_is_refused_here(nc: Connection,
     with pytest.raises(PayloadTooLarge):
         await nc.request(name, data + b"x")
 
-    assert not len(nc.lowlevel._requests)
+    assert not len(nc.lowlevel.requests)
     await nc.flush()
     assert not nc.reconnects
 
@@ -332,7 +333,7 @@ async def test_publishing_in_a_loop_can_be_cancelled(nc: Connection, name: str) 
 async def test_what_is_queued_is_bounded(url: str, name: str, size: int) -> None:
     """Also when messages have nothing but their lines."""
     async with connect(url, pending_size=10_000) as nc:
-        link = nc.lowlevel._uplink.link
+        link = nc.lowlevel.link
         assert link is not None
         most = 0
         for _ in range(2000):
@@ -462,3 +463,43 @@ async def test_a_bug_in_the_reader_is_loud(url: str, name: str, where: str) -> N
 
             with anyio.fail_after(LIMIT):
                 await anyio.sleep_forever()
+
+
+async def test_a_call_from_the_event_loop_of_another_thread_is_refused_with_the_way_to_do_it(
+    nc: Connection, name: str
+) -> None:
+    async def each() -> None:
+        async def subscribe() -> None:
+            async with nc.subscribe(name):
+                pass
+
+        for call in (
+            lambda: nc.publish(name),
+            lambda: nc.request(name),
+            nc.flush,
+            nc.drain,
+            nc.wait_connected,
+            subscribe,
+        ):
+            with pytest.raises(UsageError, match="another thread"):
+                await call()
+
+    await to_thread.run_sync(anyio.run, each)
+    await nc.flush()
+
+
+def test_a_connection_shows_nothing_internal() -> None:
+    assert [name for name in dir(Connection) if not name.startswith("_")] == [
+        "connected",
+        "drain",
+        "flush",
+        "max_payload",
+        "new_inbox",
+        "publish",
+        "reconnects",
+        "request",
+        "server_info",
+        "statistics",
+        "subscribe",
+        "wait_connected",
+    ]

@@ -184,7 +184,7 @@ async def test_outstanding_requests_fail_at_once_when_the_link_breaks(url: str, 
 
         assert len(lost) == 20
         assert "may or may not have taken effect" in lost[0]
-        assert not len(nc.lowlevel._requests)
+        assert not len(nc.lowlevel.requests)
 
 
 async def test_a_flush_fails_at_once_when_the_link_breaks(url: str) -> None:
@@ -205,7 +205,7 @@ async def _fails_with_loss(nc: Connection) -> None:
 async def test_a_flush_is_answered_by_its_own_pong_and_by_no_other(url: str) -> None:
     async with through_proxy(url, ping_interval=0.05, max_outstanding_pings=1000) as (nc, proxy):
         proxy.stall(DOWN)
-        link = nc.lowlevel._uplink.link
+        link = nc.lowlevel.link
         assert link is not None
         await until(lambda: len(link._owed) >= 3)
         with pytest.raises(RequestTimeout):
@@ -240,7 +240,7 @@ async def test_a_publish_waits_for_the_link_only_so_long(url: str, name: str) ->
         proxy.refuse()
         proxy.cut()
         await until(lambda: not nc.connected)
-        with anyio.fail_after(LIMIT), pytest.raises(ConnectionLost, match=r"no link for 0\.05 s"):
+        with anyio.fail_after(LIMIT), pytest.raises(ConnectionLost, match=r"not reconnected within 0\.05 s"):
             await nc.publish(name, timeout=0.05)
 
         with pytest.raises(ConnectionLost, match="reconnecting"):

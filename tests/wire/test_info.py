@@ -134,7 +134,7 @@ async def test_a_server_that_talks_of_itself_for_ever_costs_no_memory() -> None:
             await until(lambda: listener.downs)
             assert "protocol error: INFO is malformed: not JSON" in listener.downs[0]
             assert len(nc.server_info) < 2100
-            assert len(nc.lowlevel._uplink._pool) <= 101
+            assert len(nc.lowlevel.pool) <= 101
             with anyio.fail_after(LIMIT):
                 await nc.wait_connected()
 

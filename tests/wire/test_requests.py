@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from nats_jobs.errors import ConnectionLost, NoResponders, PermissionDenied
 from nats_jobs.wire import Msg, unwrap_reply
-from nats_jobs.wire._requests import Requests
+from nats_jobs.wire._request_mux import RequestMux
 
 subjects = st.sampled_from(["a", "b", "c"])
 
@@ -24,7 +24,7 @@ class Books(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.requests = Requests("_INBOX")
+        self.requests = RequestMux("_INBOX")
         self.open: dict[str, str] = {}
         self.replies: dict[str, list[Any]] = {}
         self.barred = False
@@ -33,7 +33,7 @@ class Books(RuleBasedStateMachine):
     def ask(self, subject: str) -> str:
         replies: list[Any] = []
         try:
-            reply_subject = self.requests.open(subject, replies.append)
+            reply_subject = self.requests.register(subject, replies.append)
         except PermissionDenied:
             assert self.barred
             return ""
@@ -53,17 +53,17 @@ class Books(RuleBasedStateMachine):
 
     @rule(reply_subject=consumes(opened))
     def forget(self, reply_subject: str) -> None:
-        self.requests.forget(reply_subject)
+        self.requests.cancel(reply_subject)
         self.open.pop(reply_subject, None)
 
     @rule(subject=subjects)
     def refuse(self, subject: str) -> None:
-        self.requests.refuse(subject, PermissionDenied(subject, "no"))
+        self.requests.fail(subject, PermissionDenied(subject, "no"))
         self.open = {reply: asked for reply, asked in self.open.items() if asked != subject}
 
     @rule(reply_subject=opened)
     def refuse_reply(self, reply_subject: str) -> None:
-        self.requests.refuse_reply(reply_subject, PermissionDenied(reply_subject, "no"))
+        self.requests.fail_reply(reply_subject, PermissionDenied(reply_subject, "no"))
         self.open.pop(reply_subject, None)
 
     @rule()
@@ -73,13 +73,13 @@ class Books(RuleBasedStateMachine):
 
     @rule()
     def bar(self) -> None:
-        self.requests.bar(PermissionDenied("x", "no"))
+        self.requests.deny_inbox(PermissionDenied("x", "no"))
         self.open.clear()
         self.barred = True
 
     @rule()
     def admit(self) -> None:
-        self.requests.admit()
+        self.requests.reset()
         self.barred = False
 
     @invariant()
@@ -93,19 +93,19 @@ TestBooks = Books.TestCase
 
 
 def test_replies_to_others_are_passed_over() -> None:
-    requests = Requests("_INBOX")
-    requests.open("a", lambda reply: pytest.fail(f"got {reply}"))
+    requests = RequestMux("_INBOX")
+    requests.register("a", lambda reply: pytest.fail(f"got {reply}"))
     requests.deliver(Msg("somewhere.else", 1, "", b"", b""))
-    requests.refuse_reply("_INBOX.other.1", PermissionDenied("x", "no"))
-    requests.forget("")
+    requests.fail_reply("_INBOX.other.1", PermissionDenied("x", "no"))
+    requests.cancel("")
     assert len(requests) == 1
 
 
 @pytest.mark.anyio
 async def test_waiting_ends_with_the_last_request_however_it_ends() -> None:
-    requests = Requests("_INBOX")
+    requests = RequestMux("_INBOX")
     await requests.wait_all_answered()
-    first, second, _ = (requests.open(subject, lambda reply: None) for subject in "aab")
+    first, second, _ = (requests.register(subject, lambda reply: None) for subject in "aab")
     order: list[str] = []
 
     async def wait() -> None:
@@ -117,19 +117,19 @@ async def test_waiting_ends_with_the_last_request_however_it_ends() -> None:
         group.start_soon(wait)
         await anyio.wait_all_tasks_blocked()
         requests.deliver(Msg(first, 1, "", b"", b""))
-        requests.forget(second)
+        requests.cancel(second)
         await anyio.wait_all_tasks_blocked()
         assert not order
-        requests.refuse("b", PermissionDenied("b", "no"))
+        requests.fail("b", PermissionDenied("b", "no"))
 
     assert order == ["all answered"] * 2
 
 
-LAST: dict[str, Callable[[Requests, str], None]] = {
+LAST: dict[str, Callable[[RequestMux, str], None]] = {
     "answered": lambda requests, reply: requests.deliver(Msg(reply, 1, "", b"", b"")),
-    "forgotten": lambda requests, reply: requests.forget(reply),
-    "refused": lambda requests, reply: requests.refuse("a", PermissionDenied("a", "no")),
-    "refused for its reply subject": lambda requests, reply: requests.refuse_reply(
+    "forgotten": lambda requests, reply: requests.cancel(reply),
+    "refused": lambda requests, reply: requests.fail("a", PermissionDenied("a", "no")),
+    "refused for its reply subject": lambda requests, reply: requests.fail_reply(
         reply, PermissionDenied("a", "no")
     ),
     "without a link": lambda requests, reply: requests.fail_all(ConnectionLost("server", "cut")),
@@ -139,8 +139,8 @@ LAST: dict[str, Callable[[Requests, str], None]] = {
 @pytest.mark.anyio
 @pytest.mark.parametrize("how", LAST)
 async def test_waiting_ends_however_the_last_request_ends(how: str) -> None:
-    requests = Requests("_INBOX")
-    reply = requests.open("a", lambda reply: None)
+    requests = RequestMux("_INBOX")
+    reply = requests.register("a", lambda reply: None)
     with anyio.fail_after(5):
         async with anyio.create_task_group() as group:
             group.start_soon(requests.wait_all_answered)

@@ -5,16 +5,19 @@ The rule: it is reported, it fails what it is about, and the socket decides whet
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 from anyio.abc import SocketStream
+from hypothesis import given, strategies as st
 
 from nats_jobs.errors import PayloadTooLarge, PermissionDenied, ServerRefused
 from nats_jobs.server import run_server
 from nats_jobs.wire import Connection, connect
+from nats_jobs.wire._server_errors import parse_server_error, readable
 from support.connections import LIMIT, RecordingListener, quick, until
 from support.peer import INFO, receive_until, scripted_peer
 
@@ -29,6 +32,10 @@ authorization { users = [ { user: u, password: p, permissions {
 NO_INBOX = """
 authorization { users = [ { user: u, password: p, permissions { subscribe { deny: ["_INBOX.>"] } } } ] }
 """
+
+
+def _followed(start: str) -> st.SearchStrategy[str]:
+    return st.text('"\\ abc\n').map(start.__add__)
 
 
 @asynccontextmanager
@@ -218,7 +225,7 @@ async def test_a_publish_refused_for_its_reply_subject_fails_that_request_alone(
         await voice.send(f"-ERR 'Permissions Violation for Publish with Reply of \"{reply}\"'\r\n".encode())
         await until(lambda: replies)
         assert isinstance(replies[0], PermissionDenied)
-        assert len(nc.lowlevel._requests) == 1
+        assert len(nc.lowlevel.requests) == 1
 
 
 async def test_a_server_that_is_verbose_all_the_same_is_understood() -> None:
@@ -274,7 +281,7 @@ async def test_a_ping_is_answered_before_what_is_queued() -> None:
         connect(peer.url, **quick(pending_size=10**9, drain_timeout=0.2)) as nc,
     ):
         await nc.flush()
-        link = nc.lowlevel._uplink.link
+        link = nc.lowlevel.link
         assert link is not None
         # More than the sockets hold, so that a send is under way while the PING comes.
         for _ in range(16):
@@ -287,3 +294,17 @@ async def test_a_ping_is_answered_before_what_is_queued() -> None:
         go.set()
         await until(lambda: b"PONG\r\n" in received[-70_000:])
         assert b"PUB b" not in received[: received.index(b"PONG\r\n")]
+
+
+@given(st.text() | st.sampled_from(["Permissions Violation for ", "invalid subject "]).flatmap(_followed))
+def test_any_text_is_parsed_and_made_readable(text: str) -> None:
+    error = parse_server_error(text)
+    assert isinstance(error.subject + error.queue, str)
+    assert len(readable(text)) <= 1001
+    assert readable(text).isprintable()
+
+
+def test_quotes_without_end_do_not_hold_the_loop() -> None:
+    begin = time.perf_counter()
+    parse_server_error("Permissions Violation for Publish to " + '"\\"' * 20_000)
+    assert time.perf_counter() - begin < 5

@@ -217,9 +217,9 @@ class OneConnection(RuleBasedStateMachine):
 
     @invariant()
     def the_books_do_not_grow(self) -> None:
-        assert len(self.nc.lowlevel._requests) == 0
-        assert len(self.nc.lowlevel._interests) == 1 + len(self.heard)
-        link = self.nc.lowlevel._uplink.link
+        assert len(self.nc.lowlevel.requests) == 0
+        assert len(self.nc.lowlevel.subscriptions) == 1 + len(self.heard)
+        link = self.nc.lowlevel.link
         if link is not None:
             assert len(link._owed) < 300
             assert link._outbox.queued < 100_000

@@ -12,7 +12,7 @@ from ._messages import (
 )
 from ._options import ConnectOptions as ConnectOptions, Options as Options
 from ._parser import Parser as Parser
-from ._requests import OnReply as OnReply, Reply as Reply, unwrap_reply as unwrap_reply
+from ._request_mux import OnReply as OnReply, Reply as Reply, unwrap_reply as unwrap_reply
 from ._statistics import Statistics as Statistics
 from ._subjects import (
     check_publish_subject as check_publish_subject,

@@ -13,6 +13,8 @@ from ..errors import ConnectionClosed, ConnectionLost
 from ._connection import Connection
 from ._listener import ConnectionListener, NullListener
 from ._options import ConnectOptions, Options, server_urls
+from ._reconnect import keep_connected
+from ._servers import ServerPool
 from ._session import Session
 
 __all__ = ("connect",)
@@ -43,12 +45,12 @@ async def connect(
         ConnectionLost: the link broke, with `allow_reconnect=False`.
     """
     built = Options.build(options)
-    session = Session(server_urls(servers), built, listener or NullListener())
+    session = Session(ServerPool(server_urls(servers), built), built, listener or NullListener())
     with _ends_with_one_error(session):
         # The tasks outlive a cancellation of the block until it is left: those who clean up need the link.
         async with outliving_group("the connection's block was left") as group:
-            await group.start(session.keep_linked)
-            group.start_soon(session.beat)
+            await group.start(keep_connected, session)
+            group.start_soon(session.pulse.beat, session.ensure_ping)
             try:
                 yield Connection(session)
             finally:

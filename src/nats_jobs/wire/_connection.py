@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from threading import get_ident
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ from ..errors import RequestTimeout
 from ._commands import message_line
 from ._info import limit_in
 from ._messages import HeaderInput, Msg, encode_headers
-from ._requests import ReplyWaiter, unwrap_reply
+from ._request_mux import ReplyWaiter, unwrap_reply
 from ._session import Session
 from ._statistics import Statistics
 from ._subjects import (
@@ -38,7 +39,8 @@ _MAX_BYTES = 64 * 1024 * 1024
 class Connection:
     """A connection to a NATS server that finds its way back when the link breaks.
 
-    Made by `connect`. All methods may be called from any task of the same event loop.
+    Made by `connect`. All methods may be called from any task of the same event loop; from another thread
+    they raise `UsageError`.
     """
 
     def __init__(self, session: Session) -> None:
@@ -46,7 +48,7 @@ class Connection:
         """What other rooms of the library, and whoever builds something like them, use: functions that never wait."""
 
         self._options = session.options
-        self._subscriptions: dict[int, Subscription] = {}
+        self._thread = get_ident()
 
     # What there is to know...
 
@@ -109,6 +111,9 @@ class Connection:
             ConnectionLost: there was no link for `timeout` seconds; nothing was sent.
             ConnectionClosed, ConnectFailed: the connection has ended.
         """
+        if get_ident() != self._thread:
+            self.lowlevel.check_thread()
+
         line = publishable[subject]
         header_bytes = b""
         if reply or headers:
@@ -157,7 +162,7 @@ class Connection:
             raise RequestTimeout(subject, timeout)
 
         answer = unwrap_reply(waiter.reply, subject)
-        answer._connection = self
+        answer._publisher = self
         return answer
 
     async def flush(self, timeout: float = _FLUSH_TIMEOUT) -> None:
@@ -195,17 +200,11 @@ class Connection:
             BadSubject, UsageError: nothing was sent.
         """
         check_line(check_subscribe_subject(subject), check_queue(queue))
-        subscription = Subscription(self, subject, queue, max_messages, max_bytes)
-        sid = self.lowlevel.subscribe_nowait(
-            subject, subscription.deliver, queue=queue, on_error=subscription.fail
-        )
-        subscription.sid = sid
-        self._subscriptions[sid] = subscription
+        subscription = Subscription(self.lowlevel, self, subject, queue, max_messages, max_bytes)
         try:
             yield subscription
         finally:
-            self._subscriptions.pop(sid, None)
-            self.lowlevel.unsubscribe(sid)
+            self.lowlevel.unsubscribe(subscription.sid)
             subscription.end()
 
     async def drain(self) -> None:
@@ -217,13 +216,4 @@ class Connection:
         Raises:
             ConnectionLost, RequestTimeout: the server did not confirm.
         """
-        leaving, self._subscriptions = self._subscriptions, {}
-        for sid in leaving:
-            self.lowlevel.unsubscribe(sid, drain=True)
-
-        try:
-            await self.flush(self._options.drain_timeout)
-        finally:
-            for sid, subscription in leaving.items():
-                self.lowlevel.unsubscribe(sid)
-                subscription.end()
+        await self.lowlevel.drain()

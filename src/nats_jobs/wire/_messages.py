@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Protocol, TypeAlias
 
 from ..errors import BadSubject, ConnectionClosed
 
-if TYPE_CHECKING:
-    from ._connection import Connection
-
-__all__ = ("HeaderInput", "Headers", "Msg", "encode_headers", "parse_headers")
+__all__ = ("HeaderInput", "Headers", "Msg", "Publisher", "encode_headers", "parse_headers")
 
 HeaderInput: TypeAlias = Mapping[str, str | Sequence[str]] | bytes
 """Names and values; or a block that `encode_headers` made before."""
@@ -50,10 +47,18 @@ class Headers(Mapping[str, str]):
         return f"Headers({self._items!r})"
 
 
+class Publisher(Protocol):
+    """What a message needs of its connection in order to be answered."""
+
+    async def publish(
+        self, subject: str, data: bytes = b"", reply: str = "", headers: HeaderInput | None = None
+    ) -> None: ...
+
+
 class Msg:
     """One message as it came from the server."""
 
-    __slots__ = ("_block", "_connection", "_headers", "data", "reply", "sid", "subject")
+    __slots__ = ("_block", "_headers", "_publisher", "data", "reply", "sid", "subject")
 
     def __init__(self, subject: str, sid: int, reply: str, block: bytes, data: bytes) -> None:
         self.subject = subject
@@ -62,7 +67,7 @@ class Msg:
         self.data = data
         self._block = block
         self._headers: Headers | None = None
-        self._connection: Connection | None = None
+        self._publisher: Publisher | None = None
 
     @property
     def headers(self) -> Headers:
@@ -111,10 +116,10 @@ class Msg:
         if not self.reply:
             raise BadSubject(self.reply, "the message has no reply subject, its sender waits for no answer")
 
-        if self._connection is None:
+        if self._publisher is None:
             raise ConnectionClosed
 
-        await self._connection.publish(self.reply, data, headers=headers)
+        await self._publisher.publish(self.reply, data, headers=headers)
 
     def __repr__(self) -> str:
         return f"Msg(subject={self.subject!r}, reply={self.reply!r}, headers={dict(self.headers)!r}, data={self.data!r})"

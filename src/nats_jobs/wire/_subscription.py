@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import anyio
 
 from .._mailbox import Mailbox
 from ..errors import SlowConsumer, UsageError
-from ._messages import Msg
-
-if TYPE_CHECKING:
-    from ._connection import Connection
+from ._messages import Msg, Publisher
+from ._session import Session
 
 __all__ = ("Subscription",)
+
+_FLUSH_TIMEOUT = 10.0
 
 
 class Subscription:
@@ -29,7 +29,13 @@ class Subscription:
     """
 
     def __init__(
-        self, connection: Connection, subject: str, queue: str, max_messages: int, max_bytes: int
+        self,
+        session: Session,
+        publisher: Publisher,
+        subject: str,
+        queue: str,
+        max_messages: int,
+        max_bytes: int,
     ) -> None:
         if max_messages < 1 or max_bytes < 1:
             raise UsageError(
@@ -38,13 +44,16 @@ class Subscription:
 
         self.subject = subject
         self.queue = queue
-        self.sid = 0
-        self._connection = connection
+        self._session = session
+        self._publisher = publisher
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._mailbox: Mailbox[Msg] = Mailbox()
         self._bytes = 0
         self._dropped = 0
+        self.sid = session.subscribe_nowait(
+            subject, self.deliver, queue=queue, on_error=self.fail, on_drained=self.end
+        )
 
     @property
     def pending(self) -> int:
@@ -91,11 +100,11 @@ class Subscription:
         Raises:
             ConnectionLost, RequestTimeout: the server did not confirm; the iteration ends all the same.
         """
-        self._connection.lowlevel.unsubscribe(self.sid, drain=True)
+        self._session.unsubscribe(self.sid, drain=True)
         try:
-            await self._connection.flush()
+            await self._session.flush(_FLUSH_TIMEOUT)
         finally:
-            self._connection.lowlevel.unsubscribe(self.sid)
+            self._session.unsubscribe(self.sid)
             self.end()
 
     def deliver(self, message: Msg) -> None:
@@ -105,7 +114,7 @@ class Subscription:
             self._dropped += 1
             return
 
-        message._connection = self._connection
+        message._publisher = self._publisher
         self._bytes = size
         self._mailbox.put(message)
 

@@ -12,7 +12,7 @@ from ..errors import ConnectionLost, NoResponders, PermissionDenied
 from ._messages import Msg
 from ._subjects import unique_token
 
-__all__ = ("OnReply", "Reply", "ReplyWaiter", "Requests", "unwrap_reply")
+__all__ = ("OnReply", "Reply", "ReplyWaiter", "RequestMux", "unwrap_reply")
 
 Reply: TypeAlias = Msg | ConnectionLost | PermissionDenied
 """What a request ends with: an answer, or that there can be none."""
@@ -20,15 +20,15 @@ Reply: TypeAlias = Msg | ConnectionLost | PermissionDenied
 OnReply: TypeAlias = Callable[[Reply], None]
 
 
-class Requests:
-    """The books of outstanding requests. Every entry is called exactly once, or forgotten."""
+class RequestMux:
+    """Outstanding requests. Every entry is called exactly once, or cancelled."""
 
     def __init__(self, inbox_prefix: str) -> None:
         self._prefix = f"{inbox_prefix}.{unique_token()}."
         self._skip = len(self._prefix)
         self._waiting: dict[str, tuple[str, OnReply]] = {}
         self._count = 0
-        self._barred: PermissionDenied | None = None
+        self._denied: PermissionDenied | None = None
         self._all_answered: anyio.Event | None = None
 
     @property
@@ -39,31 +39,31 @@ class Requests:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def open(self, subject: str, on_reply: OnReply) -> str:
+    def register(self, subject: str, on_reply: OnReply) -> str:
         """Enter a request to `subject`; return its reply subject.
 
         Raises:
             PermissionDenied: the server does not let us listen for replies. Nothing was entered.
         """
-        if self._barred is not None:
-            raise copy(self._barred)
+        if self._denied is not None:
+            raise copy(self._denied)
 
         self._count += 1
         token = f"{self._count:x}"
         self._waiting[token] = (subject, on_reply)
         return self._prefix + token
 
-    def forget(self, reply_subject: str) -> None:
-        """Take a request out of the books; its reply will be ignored."""
+    def cancel(self, reply_subject: str) -> None:
+        """Forget a request; its reply will be ignored."""
         self._waiting.pop(reply_subject[self._skip :], None)
-        self._look_whether_all_answered()
+        self._notify_if_empty()
 
     def deliver(self, message: Msg) -> None:
         entry = self._waiting.pop(message.subject[self._skip :], None)
         if entry is not None:
             entry[1](message)
             if self._all_answered is not None:
-                self._look_whether_all_answered()
+                self._notify_if_empty()
 
     def fail_all(self, error: ConnectionLost | PermissionDenied) -> None:
         """No reply can come: the link broke, and the inbox with it."""
@@ -71,33 +71,33 @@ class Requests:
         for _, on_reply in waiting.values():
             on_reply(error)
 
-        self._look_whether_all_answered()
+        self._notify_if_empty()
 
-    def refuse(self, subject: str, error: PermissionDenied) -> None:
+    def fail(self, subject: str, error: PermissionDenied) -> None:
         """The server did not let a publish to `subject` pass."""
         refused = [token for token, (asked, _) in self._waiting.items() if asked == subject]
         for token in refused:
             self._waiting.pop(token)[1](error)
 
-        self._look_whether_all_answered()
+        self._notify_if_empty()
 
-    def refuse_reply(self, reply_subject: str, error: PermissionDenied) -> None:
+    def fail_reply(self, reply_subject: str, error: PermissionDenied) -> None:
         """The server did not let a publish with that reply subject pass."""
         if reply_subject.startswith(self._prefix):
             entry = self._waiting.pop(reply_subject[self._skip :], None)
             if entry is not None:
                 entry[1](error)
-                self._look_whether_all_answered()
+                self._notify_if_empty()
 
-    def bar(self, error: Exception) -> None:
+    def deny_inbox(self, error: Exception) -> None:
         """The server refuses the inbox: no request can be answered on this link."""
         reason = getattr(error, "reason", str(error))
-        self._barred = PermissionDenied(self.subject, reason)
-        self.fail_all(self._barred)
+        self._denied = PermissionDenied(self.subject, reason)
+        self.fail_all(self._denied)
 
-    def admit(self) -> None:
+    def reset(self) -> None:
         """A new link: its server may allow what another one did not."""
-        self._barred = None
+        self._denied = None
 
     async def wait_all_answered(self) -> None:
         """Wait until no request is outstanding."""
@@ -105,7 +105,7 @@ class Requests:
             self._all_answered = self._all_answered or anyio.Event()
             await self._all_answered.wait()
 
-    def _look_whether_all_answered(self) -> None:
+    def _notify_if_empty(self) -> None:
         if self._all_answered is not None and not self._waiting:
             self._all_answered.set()
             self._all_answered = None

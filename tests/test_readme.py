@@ -1,4 +1,4 @@
-"""The README is true: its programs print what it says, its fragments work, its tables name what there is.
+"""The pages are true: their programs print what they say, their fragments work, their tables name what there is.
 
 How a block is marked is in support/readme.py.
 """
@@ -32,8 +32,18 @@ from support.jobs import Seen, until_empty
 from support.readme import README, Block, Program, blocks, programs
 
 ROOT = README.parent
-TEXT = README.read_text(encoding="utf-8")
-BLOCKS = blocks(TEXT)
+# Every page of documentation, the front door first.
+PAGES = [
+    README,
+    *(
+        page
+        for room in ("docker", "examples", "src", "tests")
+        for page in sorted((ROOT / room).rglob("*.md"))
+    ),
+]
+TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
+TEXT = TEXTS[README]
+BLOCKS = [block for text in TEXTS.values() for block in blocks(text)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 PROGRAMS = programs(BLOCKS)
 FRAGMENTS = [block for block in PYTHON if block.directive == "wrap"]
@@ -268,7 +278,9 @@ def test_every_block_has_a_language_and_is_marked_in_a_way_that_is_known(block: 
 
 
 def test_every_mark_belongs_to_a_block() -> None:
-    assert TEXT.count("<!-- test:") == sum(block.directive != "" for block in BLOCKS)
+    assert sum(text.count("<!-- test:") for text in TEXTS.values()) == sum(
+        block.directive != "" for block in BLOCKS
+    )
 
 
 def test_every_program_says_what_it_prints() -> None:
@@ -330,20 +342,48 @@ def test_both_commands_are_on_the_first_screen() -> None:
 
 
 def test_every_file_that_is_named_exists() -> None:
-    named = set(re.findall(r"`((?:examples|docker|src|tests)/[\w./-]*)`", TEXT))
+    text = "".join(TEXTS.values())
+    named = set(re.findall(r"`((?:examples|docker|src|tests)/[\w./-]*)`", text))
     assert len(named) > 5
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_every_example_is_named() -> None:
     examples = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert {name for name in examples if f"examples/{name}" not in TEXT} == set()
+    text = "".join(TEXTS.values())
+    assert {name for name in examples if f"examples/{name}" not in text} == set()
 
 
-def test_every_link_within_the_page_has_its_heading() -> None:
-    headings = re.findall(r"^#+ (.+)$", TEXT, flags=re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    assert [link for link in re.findall(r"\]\(#([^)]*)\)", TEXT) if link not in anchors] == []
+def anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def leads_somewhere(page: Path, link: str) -> bool:
+    file, _, anchor = link.partition("#")
+    target = (page.parent / file).resolve() if file else page
+    if not target.exists():
+        return False
+
+    return not anchor or anchor in anchors(target.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_or_a_heading_that_exists(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", TEXTS[page])
+    assert [link for link in links if not leads_somewhere(page, link)] == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, waiting = {README}, [README]
+    while waiting:
+        page = waiting.pop()
+        links = {(page.parent / link).resolve() for link in re.findall(r"\]\(([^)\s#]+)", TEXTS[page])}
+        found = {other for other in PAGES if other.resolve() in links} - reached
+        reached |= found
+        waiting += found
+
+    assert reached == set(PAGES)
 
 
 # Names...

@@ -55,6 +55,7 @@ __all__ = (
     "Snooze",
     "StrayCancellation",
     "UsageError",
+    "WorkerStalled",
 )
 
 
@@ -518,6 +519,24 @@ class StrayCancellation(NatsJobsError):
 
     def __str__(self) -> str:
         return f"job {self.stream}/{self.sequence} ended with a cancellation that came from elsewhere; did it await something cancelled?"
+
+
+@dataclass(eq=False)
+class WorkerStalled(NatsJobsError):
+    """A worker has free slots, and nothing that it could wait for: a fault of this library. `state` says how it stands there.
+
+    It ends the processor, so that whoever runs it starts another one, rather than stand there in silence.
+    """
+
+    stream: str
+    consumer: str
+    state: str
+
+    def __str__(self) -> str:
+        return (
+            f"the worker on {self.stream}/{self.consumer} stands still ({self.state}); this is a fault of nats-jobs, "
+            "please report it; a new processor goes on with the jobs"
+        )
 
 
 # What a handler raises to choose its ending.

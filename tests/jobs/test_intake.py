@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
-from nats_jobs.errors import NatsJobsError, NoResponders
+from nats_jobs.errors import NatsJobsError, NoResponders, WorkerStalled
 from nats_jobs.jetstream import ACK, Delivery, Puller, Settlement
 from nats_jobs.jobs._intake import Demand, Intake
+from nats_jobs.jobs._lease import Lease
+from nats_jobs.jobs._stall_watch import StallWatch
 from nats_jobs.wire import Msg
 from support.desk import Desk, Office
 from support.virtual_time import VirtualClock
@@ -21,6 +25,7 @@ class Pulls:
 
     def __init__(self, desk: Desk) -> None:
         self.outstanding = 0
+        self.can_request = True
         self.asked: list[int] = []
         self.suspicions: list[NatsJobsError] = []
         self._desk = desk
@@ -162,6 +167,87 @@ def test_what_is_about_to_start_counts_when_others_were_lost() -> None:
     assert taken is not None
     assert taken.delivery.sequence in (1, 2, 3, 4)
     assert setting.pulls.outstanding + 1 + len(setting.intake) == 4
+
+
+def test_free_slots_without_a_request_or_with_work_that_does_not_start_are_a_standstill() -> None:
+    setting = Setting(concurrency=3)
+    assert setting.intake.standing() == "3 slots are free, 0 jobs wait for one, 0 are asked for"
+    setting.intake.nudge()
+    assert setting.intake.standing() is None
+    setting.publish(3)
+    setting.settle_down()
+    assert setting.intake.standing() == "3 slots are free, 3 jobs wait for one, 0 are asked for"
+    setting.busy = 3
+    assert setting.intake.standing() is None
+    setting.busy, setting.pulls.can_request = 0, False
+    assert setting.intake.standing() is None
+    setting.pulls.can_request = True
+    setting.intake.close()
+    assert setting.intake.standing() is None
+
+
+def test_a_standstill_that_nudging_does_not_end_is_an_error_that_says_how_it_stands() -> None:
+    nudges: list[None] = []
+    watch = StallWatch("ORDERS", "W", lambda: "2 slots are free", lambda: nudges.append(None))
+    with pytest.raises(WorkerStalled, match=r"ORDERS/W.*2 slots are free"):
+        for _ in range(100):
+            watch.check()
+
+    assert nudges
+
+
+def test_a_standstill_that_ends_is_forgotten() -> None:
+    states = iter(["stands", None] * 50)
+    watch = StallWatch("ORDERS", "W", lambda: next(states), lambda: None)
+    for _ in range(100):
+        watch.check()
+
+
+LIVES = st.lists(
+    st.sampled_from(
+        ["publish", "take", "end", "pause", "long pause", "lose the link", "refill", "settle down"]
+    ),
+    max_size=60,
+)
+
+
+@given(steps=LIVES, concurrency=st.integers(1, 6))
+@settings(max_examples=150, deadline=None)
+def test_whatever_happens_a_worker_whose_slots_have_looked_does_not_stand_still(
+    steps: list[str], concurrency: int
+) -> None:
+    setting = Setting(concurrency)
+    running: list[Lease] = []
+
+    def take() -> None:
+        """What a woken slot does: it takes until there is nothing, or no slot, left."""
+        while setting.busy < concurrency and (lease := setting.intake.take()) is not None:
+            setting.busy += 1
+            running.append(lease)
+
+    def end() -> None:
+        if running:
+            setting.desk.keeper.settle(running.pop(), ACK)
+            setting.busy -= 1
+            setting.intake.completed()
+
+    actions: dict[str, Callable[[], object]] = {
+        "publish": lambda: setting.publish(3),
+        "take": take,
+        "end": end,
+        "pause": lambda: setting.clock.advance(ACK_WAIT / 2),
+        "long pause": lambda: setting.clock.advance(2 * ACK_WAIT),
+        "lose the link": lambda: setattr(setting.pulls, "can_request", not setting.pulls.can_request),
+        "refill": setting.intake.refill,
+        "settle down": setting.settle_down,
+    }
+    setting.intake.refill()
+    for step in steps:
+        actions[step]()
+
+    take()
+    setting.pulls.can_request = True
+    assert setting.intake.standing() is None
 
 
 def test_what_came_again_is_announced() -> None:

@@ -95,6 +95,11 @@ class Puller:
         self._over: PullStatus | NatsJobsError | None = None
         self._changed = anyio.Event()
 
+    @property
+    def can_request(self) -> bool:
+        """Whether a request can be sent now."""
+        return self._state is _State.OPEN and self._connection.connected
+
     def pull(self, batch: int) -> int:
         """Ask for `batch` deliveries now, and return how many were asked for; 0 when that is not possible now."""
         if self._state is not _State.OPEN or batch < 1:

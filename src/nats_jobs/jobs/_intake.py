@@ -31,7 +31,7 @@ class Demand:
     """
 
     def __init__(self, concurrency: int, batch: int | None) -> None:
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._batch = batch
         self._hoard = max(0, (batch or 0) - concurrency)
         self._ahead = 0
@@ -53,11 +53,11 @@ class Demand:
 
     def missing(self, in_hand: int, outstanding: int) -> int:
         """Return how many could be asked for. Cheap, for each job."""
-        return self._concurrency + max(self._ahead, self._hoard) - in_hand - outstanding
+        return self.concurrency + max(self._ahead, self._hoard) - in_hand - outstanding
 
     def batch(self, now: float, missing: int, waiting: int, outstanding: int) -> int:
         """Return how many to ask for now; 0 while what is under way or waiting suffices."""
-        if missing < 1 or (4 * missing < self._concurrency + self._ahead and (waiting or outstanding)):
+        if missing < 1 or (4 * missing < self.concurrency + self._ahead and (waiting or outstanding)):
             return 0
 
         self._look_ahead(now)
@@ -66,7 +66,7 @@ class Demand:
     def _look_ahead(self, now: float) -> None:
         if self._since is not None and now > self._since:
             expected = int(self._completed / (now - self._since) * _TRAVEL)
-            self._ahead = min(self._concurrency, (self._ahead + expected + 1) // 2 if expected else 0)
+            self._ahead = min(self.concurrency, (self._ahead + expected + 1) // 2 if expected else 0)
 
         self._since = now
         self._completed = 0
@@ -174,6 +174,24 @@ class Intake:
         self._demand.slowed_down()
         self._leases.settle(lease, Settlement.nak())
         return False
+
+    def standing(self) -> str | None:
+        """Say how it is when slots are free, and neither work starts nor a request is at the server; None when all is well."""
+        puller = self.puller
+        free = self._demand.concurrency - self._busy()
+        if puller is None or not self._open or free < 1 or not puller.can_request:
+            return None
+
+        waiting = len(self._waiting)
+        if not waiting and puller.outstanding:
+            return None
+
+        return f"{free} slots are free, {waiting} jobs wait for one, {puller.outstanding} are asked for"
+
+    def nudge(self) -> None:
+        """Have a slot look for work, and ask for what is missing."""
+        self._wake()
+        self.refill()
 
     def close(self) -> None:
         """Take nothing more, and hand back at once what has not started."""

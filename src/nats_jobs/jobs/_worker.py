@@ -41,6 +41,7 @@ from ._reporter import Reporter
 from ._settle import Counts, Settler
 from ._setup import Site, set_up
 from ._slots import Slots
+from ._stall_watch import StallWatch
 from ._stop import Stop
 from ._warden import Warden
 
@@ -236,6 +237,10 @@ class Worker(Generic[T]):
             with self._or_cut_short():
                 async with anyio.create_task_group() as intake:
                     intake.start_soon(self._janitor.run)
+                    stalls = StallWatch(
+                        self.site.stream, self.consumer, self._intake.standing, self._intake.nudge
+                    )
+                    intake.start_soon(stalls.run)
                     self._standing = True
                     self._report.worker(Start, concurrency=self.defn.concurrency)
                     await intake.start(self._pull, puller)

@@ -9,17 +9,19 @@ cannot be surprised by anything else.
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 
 from .errors import Malformed
 
-__all__ = ("field_of", "parse_json", "parse_number", "shorten")
+__all__ = ("field_of", "parse_json", "parse_moment", "parse_number", "shorten")
 
 T = TypeVar("T")
 
 # A sequence of the server is below 2**64, which has 20 digits.
 _MAX_DIGITS = 20
 _MAX_JSON_BYTES = 64 * 1024
+_MAX_NUMBER = 2**64
 # The server's own answers nest about eight deep (CONSUMER.INFO of a clustered consumer).
 _MAX_DEPTH = 32
 _MAX_SHOWN = 80
@@ -39,6 +41,22 @@ def parse_number(text: bytes | str, what: str) -> int:
         raise Malformed(what, f"not a number of at most {_MAX_DIGITS} digits: {shorten(text)}")
 
     return int(text)
+
+
+def parse_moment(text: str, what: str) -> datetime:
+    """Return the moment that `text` spells as ISO 8601, in UTC.
+
+    Raises:
+        Malformed: it spells none, has no time zone, or lies outside the years that a datetime has in UTC.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+
+    raise Malformed(what, f"not a moment with a time zone: {shorten(text)}")
 
 
 def parse_json(data: bytes | str, what: str, *, max_bytes: int = _MAX_JSON_BYTES) -> Any:
@@ -68,7 +86,7 @@ def parse_json(data: bytes | str, what: str, *, max_bytes: int = _MAX_JSON_BYTES
 
 
 def field_of(fields: object, name: str, kind: type[T], what: str, default: T | None = None) -> T:
-    """Return `fields[name]`, of exactly the type `kind`: a bool is not a number here.
+    """Return `fields[name]`, of exactly the type `kind`: a bool is not a number here, and no number is above 2**64.
 
     Args:
         fields: what `parse_json` returned.
@@ -87,7 +105,7 @@ def field_of(fields: object, name: str, kind: type[T], what: str, default: T | N
     if value is None and default is not None:
         return default
 
-    if type(value) is not kind:
+    if type(value) is not kind or (isinstance(value, int) and abs(value) > _MAX_NUMBER):
         raise Malformed(what, f"{name!r} is {repr(value)[:_MAX_SHOWN]}; {kind.__name__} is expected")
 
     return value

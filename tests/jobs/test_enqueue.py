@@ -302,6 +302,19 @@ async def test_bad_input_sends_nothing(
         assert p.connection.statistics().messages_out == sent
 
 
+@pytest.mark.parametrize("when", [{"delay": 61}, {"at": datetime.now(UTC) + timedelta(days=1)}])
+async def test_a_job_is_not_enqueued_further_in_advance_than_its_definition_allows(
+    url: str, name: str, when: dict[str, Any]
+) -> None:
+    defn = JobDef(stream=name, perform=perform, max_delay=60)
+    async with job_processor(url) as p:
+        with pytest.raises(UsageError, match="beyond max_delay of 60 s"):
+            await p.enqueue(defn, None, **when)
+
+        with pytest.raises(UsageError, match="beyond max_delay of 3"):
+            await p.enqueue(name, None, delay=10_000 * 86_400)
+
+
 @pytest.mark.parametrize("bad", ["", "a\nb", "a\r", 7, b"id"])
 async def test_a_bad_id_sends_nothing(url: str, name: str, bad: Any) -> None:
     async with producer(url, name) as p:

@@ -570,6 +570,50 @@ async def test_a_time_that_cannot_be_read_is_not_waited_for(url: str, name: str,
     assert handle.statistics().completed == 1
 
 
+async def test_jobs_that_are_to_wait_for_ever_become_dead_letters_and_hold_up_no_other(
+    url: str, name: str
+) -> None:
+    seen = Seen()
+    done: list[object] = []
+
+    @job(name, concurrency=50)
+    async def keep(job: Job[object]) -> None:
+        done.append(job.payload)
+
+    async with job_processor(url, on_event=seen) as p:
+        await p.start(keep)
+        far = {"Nats-Jobs-Not-Before": "9999-12-31T23:59:59+00:00"}
+        await p.enqueue_many(keep, range(20), headers=far)
+        await p.enqueue(keep, "good")
+        await until_empty(p.js, name)
+        await p.stop()
+
+    assert done == ["good"]
+    parked = seen.of(DeadLettered)
+    assert {event.reason for event in parked} == {"undecodable"}
+    assert len(parked) == 20
+    assert "beyond max_delay" in parked[0].error
+
+
+async def test_more_delayed_jobs_than_a_consumer_of_others_may_have_in_hand_hold_up_no_other(
+    url: str, name: str
+) -> None:
+    done: list[object] = []
+
+    @job(name, concurrency=50)
+    async def keep(job: Job[object]) -> None:
+        done.append(job.payload)
+
+    async with job_processor(url) as p:
+        await p.start(keep)
+        await p.enqueue_many(keep, range(1100), delay=3600)
+        await p.enqueue(keep, "good")
+        await until(lambda: done)
+        await p.stop()
+
+    assert done == ["good"]
+
+
 async def test_a_delayed_job_has_all_its_attempts(url: str, name: str) -> None:
     """The delivery that was only for waiting is none of them."""
     performed = list[int]()

@@ -103,7 +103,7 @@ async def make_what_node_makes(p: JobProcessor, name: str) -> None:
 
 
 @pytest.mark.smoke
-async def test_stream_and_consumer_are_made_as_the_node_library_makes_them_but_for_max_deliver(
+async def test_stream_and_consumer_are_made_as_the_node_library_makes_them_but_for_two_limits(
     url: str, name: str
 ) -> None:
     async with job_processor(url) as p:
@@ -117,7 +117,7 @@ async def test_stream_and_consumer_are_made_as_the_node_library_makes_them_but_f
     assert ours[0] == nodes[0]
     assert ours[0].items() >= NODE_STREAM.items() - {("deny_delete", False), ("deny_purge", False)}
     assert ours[0]["subjects"] == [name]
-    assert ours[1] == nodes[1] | {"max_deliver": 25}
+    assert ours[1] == nodes[1] | {"max_deliver": 25, "max_ack_pending": -1}
     assert ours[1]["durable_name"] == f"{name}Consumer"
 
 
@@ -222,7 +222,7 @@ async def test_many_workers_that_start_at_once_on_a_new_server_all_stand() -> No
 # Something is there...
 
 
-async def test_it_binds_to_what_a_node_worker_made_and_raises_only_max_deliver(url: str, name: str) -> None:
+async def test_it_binds_to_what_a_node_worker_made_and_lifts_only_two_limits(url: str, name: str) -> None:
     done: list[int] = []
 
     async def keep(job: Job[int]) -> None:
@@ -235,7 +235,7 @@ async def test_it_binds_to_what_a_node_worker_made_and_raises_only_max_deliver(u
         await p.start(defined(name, perform=keep))
         await until_empty(p.js, name)
         assert await stream_of(p, name) == before[0]
-        assert await consumer_of(p, name) == before[1] | {"max_deliver": 25}
+        assert await consumer_of(p, name) == before[1] | {"max_deliver": 25, "max_ack_pending": -1}
         await p.stop()
 
     assert done == [1]
@@ -544,6 +544,7 @@ async def test_a_consumer_that_cannot_be_changed_is_a_mismatch_that_names_every_
             "mem_storage",
             "ack_wait",
             "max_deliver",
+            "max_ack_pending",
         }
         assert "max_waiting: ours 7, server's 512" in str(refused.value)
         assert "can not be updated" in refused.value.reason

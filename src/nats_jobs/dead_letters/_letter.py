@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from .._untrusted import parse_moment, parse_number
 from ..codecs import RAW, by_content_type
+from ..errors import Malformed
 from ..units import utc_text
 from ..wire import Headers, parse_headers
 from ._fitting import headers_of_job
 from ._history import Round, read_history
-from ._stream import Header
+from ._stream import Header, subject_of
 
 __all__ = ("DeadLetter", "read_letter")
 
@@ -92,7 +94,7 @@ def read_letter(message: Mapping[str, Any]) -> DeadLetter:
     """Read a message, as the server's API gives it."""
     block = parse_headers(b64decode(message.get("hdrs", "")))
     parked_at = datetime.fromisoformat(message["time"])
-    _, stream, subject = [*message["subject"].split(".", 2), "", ""][:3]
+    stream, subject = _origin(message["subject"], block)
     last = Round(
         parked_at=parked_at,
         reason=block.get(Header.REASON, _UNKNOWN),
@@ -102,8 +104,8 @@ def read_letter(message: Mapping[str, Any]) -> DeadLetter:
     )
     return DeadLetter(
         sequence=message["seq"],
-        stream=block.get(Header.STREAM, stream),
-        subject=block.get(Header.SUBJECT, subject),
+        stream=stream,
+        subject=subject,
         original_sequence=_number(block, Header.SEQUENCE),
         consumer=block.get(Header.CONSUMER, ""),
         id=block.get(Header.ORIGINAL_ID),
@@ -120,15 +122,26 @@ def read_letter(message: Mapping[str, Any]) -> DeadLetter:
     )
 
 
+def _origin(place: str, headers: Headers) -> tuple[str, str]:
+    """Return the stream and the subject of the job, from the subject that its letter has in DEAD_LETTERS.
+
+    Not from the headers: whoever may park letters of one stream could have an operator's redrive publish to any
+    other with them. A header is believed only where the subject was too long and is cut, and begins with it.
+    """
+    _, stream, subject = [*place.split(".", 2), "", ""][:3]
+    in_full = headers.get(Header.SUBJECT, "")
+    return stream, in_full if subject_of(stream, in_full) == place else subject
+
+
 def _number(headers: Headers, name: str) -> int:
-    text = headers.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    try:
+        return parse_number(headers.get(name, "0"), name)
+    except Malformed:
+        return 0
 
 
 def _moment(text: str) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        return parse_moment(text, Header.ENQUEUED_AT)
+    except Malformed:
         return None
-
-    return moment if moment.tzinfo is not None else None

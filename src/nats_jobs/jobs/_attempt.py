@@ -13,7 +13,7 @@ import anyio
 
 from .._groups import text_of
 from ..codecs import RAW, Codec, by_content_type
-from ..errors import DecodeError, JobTimeout, NatsJobsError, ProcessNotStarted, StrayCancellation
+from ..errors import DecodeError, JobTimeout, Malformed, NatsJobsError, ProcessNotStarted, StrayCancellation
 from ..events import Receive
 from ..jetstream import Delivery
 from ._emitter import logger
@@ -161,7 +161,11 @@ class Attempts:
         if not delivery.has_headers:
             return self._decoded(worker.defn.decoder, delivery)
 
-        wait = seconds_to_wait(delivery)
+        try:
+            wait = seconds_to_wait(delivery, worker.defn.max_delay)
+        except Malformed as error:
+            raise _Refused(Rejected("undecodable", error)) from None
+
         if wait:
             raise _Refused(Snoozed(wait))
 

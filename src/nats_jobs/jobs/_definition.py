@@ -25,6 +25,7 @@ from ..backoff import Backoff
 from ..codecs import MSGPACK, RAW, Codec
 from ..errors import UsageError
 from ._definition_checks import check, check_name, is_async
+from ._not_before import MAX_DELAY
 
 if TYPE_CHECKING:
     from ._detached_job import DetachedJob
@@ -91,6 +92,10 @@ class JobDef(Generic[T]):
 
     timeout: float | None = None
     """After this the job is cancelled with TIMEOUT, which counts as a failed attempt; above 0."""
+
+    max_delay: float = MAX_DELAY
+    """Longest time for which a job may be enqueued in advance; above 0, default a year. What asks for more is refused
+    when it is enqueued, and a message that carries more becomes a dead letter."""
 
     expected: float | None = None
     """How long the job should take; events tell by how much it was exceeded; above 0."""
@@ -159,6 +164,7 @@ class JobOptions(TypedDict, total=False):
     backoff: Backoff
     auto_extend_ack_timeout: bool
     timeout: float | None
+    max_delay: float
     expected: float | None
     stop_grace: float | None
     codec: Codec | None

@@ -136,6 +136,9 @@ def _check_numbers(defn: JobDef[Any]) -> None:
         if value is not None and not _is_seconds(value, above=0):
             raise UsageError(f"{name} is {value!r}; seconds above 0 are needed, or None for no limit")
 
+    if not _is_seconds(defn.max_delay, above=0):
+        raise UsageError(f"max_delay is {defn.max_delay!r}; seconds above 0 are needed")
+
     if not _is_seconds(defn.pull_interval, above=0) or defn.pull_interval < _SHORTEST_PULL:
         raise UsageError(
             f"pull_interval is {defn.pull_interval!r}; {_SHORTEST_PULL} seconds or more are needed"

@@ -161,9 +161,7 @@ class Janitor:
 
     def _hear(self, message: Msg) -> None:
         try:
-            fields = parse_json(message.data, _ADVISORY)
-            sequence = field_of(fields, "stream_seq", int, _ADVISORY)
-            lost = _Lost(sequence, field_of(fields, "deliveries", int, _ADVISORY))
+            lost = _parse_advisory(message.data)
         except Malformed:
             # Not from a server, or from one that is newer than we are.
             return
@@ -184,3 +182,14 @@ class Janitor:
             logger.warning(
                 "jobs of %s whose last delivery is lost will stay in the stream: %s", self._site.stream, error
             )
+
+
+def _parse_advisory(data: bytes) -> _Lost:
+    fields = parse_json(data, _ADVISORY)
+    lost = _Lost(
+        field_of(fields, "stream_seq", int, _ADVISORY), field_of(fields, "deliveries", int, _ADVISORY)
+    )
+    if lost.sequence < 1 or lost.deliveries < 1:
+        raise Malformed(_ADVISORY, f"numbers from 1 are expected: {lost}")
+
+    return lost

@@ -1,6 +1,10 @@
 """Jobs that wait for their time: a header says when, and who receives the job sooner gives it back until then.
 
-The wait costs one delivery, which is no attempt (`Limits.last_attempt`).
+The wait costs one delivery, which is not an attempt (`Limits.last_attempt`).
+
+Any producer can send the header, so it is bounded: a time further away than `max_delay` is refused when it is
+enqueued, and a message that carries one is malformed. While it waits a job counts in the consumer's
+`max_ack_pending`, so our consumers have no such limit (`_setup`): demand is what bounds how much is delivered.
 """
 
 from __future__ import annotations
@@ -8,21 +12,26 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ..errors import UsageError
+from .._untrusted import parse_moment
+from ..errors import Malformed, UsageError
 from ..jetstream import Delivery
 from ..units import utc_text
 
-__all__ = ("NOT_BEFORE", "not_before", "seconds_to_wait", "was_delayed")
+__all__ = ("MAX_DELAY", "NOT_BEFORE", "not_before", "seconds_to_wait", "was_delayed")
 
 NOT_BEFORE = "Nats-Jobs-Not-Before"
+# Seconds: a year.
+MAX_DELAY = 365 * 86_400.0
+# Seconds by which the clocks of producer and worker may differ.
+_CLOCK_SKEW = 60.0
 _NOT_BEFORE = NOT_BEFORE.encode()
 
 
-def not_before(delay: Any, at: Any) -> str | None:
+def not_before(delay: Any, at: Any, max_delay: float = MAX_DELAY) -> str | None:
     """Return the header for a job that is to wait; None when its time has come already.
 
     Raises:
-        UsageError: both were given, or one that is no delay and no aware datetime.
+        UsageError: both were given, one that is not a delay or not an aware datetime, or one beyond `max_delay`.
     """
     if delay is not None and at is not None:
         raise UsageError("delay and at together; give one of them")
@@ -36,7 +45,14 @@ def not_before(delay: Any, at: Any) -> str | None:
     if not isinstance(at, datetime) or at.tzinfo is None:
         raise UsageError(f"at is {at!r}; a datetime with a time zone is needed, such as datetime.now(UTC) is")
 
-    return utc_text(at) if at > datetime.now(UTC) else None
+    wait = (at - datetime.now(UTC)).total_seconds()
+    if wait > max_delay:
+        raise UsageError(
+            f"the job would wait for {wait:.0f} s, beyond max_delay of {max_delay:g} s; "
+            "give its definition a larger max_delay"
+        )
+
+    return utc_text(at) if wait > 0 else None
 
 
 def was_delayed(delivery: Delivery) -> bool:
@@ -44,16 +60,26 @@ def was_delayed(delivery: Delivery) -> bool:
     return delivery.has_headers and delivery.first_header(_NOT_BEFORE) is not None
 
 
-def seconds_to_wait(delivery: Delivery) -> float:
-    """Return how long it is until a delivered job may start; 0 when it may. A header that is no time counts as none."""
+def seconds_to_wait(delivery: Delivery, max_delay: float) -> float:
+    """Return how long it is until a delivered job may start; 0 when it may. A header that is no time counts as none.
+
+    Raises:
+        Malformed: the time is further away than any producer of ours would set.
+    """
     text = delivery.first_header(_NOT_BEFORE)
     if text is None:
         return 0.0
 
     try:
-        return max(0.0, (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+        moment = parse_moment(text, NOT_BEFORE)
+    except Malformed:
         return 0.0
+
+    wait = (moment - datetime.now(UTC)).total_seconds()
+    if wait > max_delay + _CLOCK_SKEW:
+        raise Malformed(NOT_BEFORE, f"{wait:.0f} s away, beyond max_delay of {max_delay:g} s")
+
+    return max(0.0, wait)
 
 
 def _after(delay: Any) -> datetime:

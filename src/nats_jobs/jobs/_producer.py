@@ -14,7 +14,7 @@ from ..errors import EnqueueFailed, UsageError
 from ..jetstream import Enqueued, publish, publish_many
 from ..wire import Connection, HeaderInput, check_publish_subject, encode_headers, unique_token
 from ._definition import JobDef, PayloadOf
-from ._not_before import NOT_BEFORE, not_before
+from ._not_before import MAX_DELAY, NOT_BEFORE, not_before
 
 __all__ = ("Producer",)
 
@@ -49,7 +49,7 @@ class Producer:
     ) -> Enqueued:
         self._check_thread()
         destination = self._destination(_checked_target(target), subject)
-        block = destination.labels(not_before(delay, at), headers)
+        block = destination.labels(not_before(delay, at, _max_delay(target)), headers)
         data = destination.codec.encode(payload)
         return await publish(
             self._connection,
@@ -72,7 +72,7 @@ class Producer:
     ) -> list[Enqueued]:
         self._check_thread()
         destination = self._destination(_checked_target(target), subject)
-        block = destination.labels(not_before(delay, at), headers)
+        block = destination.labels(not_before(delay, at, _max_delay(target)), headers)
         # All are encoded before the first is sent: a bad one must not leave half of them enqueued.
         data = [*map(destination.codec.encode, payloads)]
         blocks = map(block, self._ids(ids, len(data)))
@@ -211,3 +211,7 @@ def _checked(headers: Any) -> dict[str, str | Sequence[str]]:
         raise UsageError("headers: Nats-Msg-Id is what id stands for; give it there")
 
     return dict(headers)
+
+
+def _max_delay(target: JobDef[Any] | str) -> float:
+    return target.max_delay if isinstance(target, JobDef) else MAX_DELAY

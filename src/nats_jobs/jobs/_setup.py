@@ -35,6 +35,9 @@ __all__ = ("Site", "default_consumer", "default_stream", "set_up", "site_of", "t
 T = TypeVar("T")
 
 _WEEK = 7 * 24 * 3600
+_UNLIMITED = -1
+# What a consumer has when its maker said nothing (JsDefaultMaxAckPending of nats-server).
+_SERVERS_MAX_ACK_PENDING = 1000
 _ACK_WAIT = 10.0
 _TOKEN_LENGTH = 12
 
@@ -110,7 +113,11 @@ def default_stream(defn: JobDef[Any]) -> dict[str, Any]:
 
 
 def default_consumer(defn: JobDef[Any]) -> dict[str, Any]:
-    """Return what a consumer is made with: the Node library's settings but for `max_deliver`, then the definition's."""
+    """Return what a consumer is made with: the Node library's settings but for two, then the definition's.
+
+    `max_deliver` is the cap for crash loops. `max_ack_pending` would count jobs that only wait: a thousand that are
+    delayed, or back off, would keep every other from being delivered. How much is delivered is bounded by demand.
+    """
     return {
         "durable_name": defn.consumer,
         "ack_policy": "explicit",
@@ -118,6 +125,7 @@ def default_consumer(defn: JobDef[Any]) -> dict[str, Any]:
         "deliver_policy": "all",
         "replay_policy": "instant",
         "max_deliver": defn.num_attempts + SPARE_DELIVERIES,
+        "max_ack_pending": _UNLIMITED,
     } | _asked_of_consumer(defn).to_create
 
 
@@ -177,7 +185,7 @@ async def _set_up_consumer(api: JetStreamApi, defn: JobDef[Any]) -> Info:
     existing = info.config
     _check_usable(defn, existing)
     asked = _asked_of_consumer(defn)
-    changes = asked.changes(existing) | _raised_max_deliver(defn, asked, existing)
+    changes = asked.changes(existing) | _lifted_limits(defn, asked, existing)
     _warn_of_a_shorter_lease(defn, changes, existing)
     return await _brought_in_line(
         defn, "consumer", asked, changes, info, lambda config: api.update_consumer(defn.stream, config)
@@ -288,13 +296,20 @@ def _asked_of_consumer(defn: JobDef[Any]) -> Asked:
     return Asked(defn.consumer_config, defn.consumer, more)
 
 
-def _raised_max_deliver(defn: JobDef[Any], asked: Asked, existing: dict[str, Any]) -> dict[str, Any]:
-    """A lower limit, such as the Node library's, would leave interrupted jobs in the stream, out of reach."""
-    needed = defn.num_attempts + SPARE_DELIVERIES
-    if not defn.update or "max_deliver" in asked.fields or not 0 < existing.get("max_deliver", 0) < needed:
+def _lifted_limits(defn: JobDef[Any], asked: Asked, existing: dict[str, Any]) -> dict[str, Any]:
+    """Limits that nobody asked for, and with which jobs would be out of reach: those of the Node library, for instance."""
+    if not defn.update:
         return {}
 
-    return {"max_deliver": needed}
+    lifted: dict[str, Any] = {}
+    needed = defn.num_attempts + SPARE_DELIVERIES
+    if "max_deliver" not in asked.fields and 0 < existing.get("max_deliver", 0) < needed:
+        lifted["max_deliver"] = needed
+
+    if "max_ack_pending" not in asked.fields and existing.get("max_ack_pending") == _SERVERS_MAX_ACK_PENDING:
+        lifted["max_ack_pending"] = _UNLIMITED
+
+    return lifted
 
 
 def _check_usable(defn: JobDef[Any], existing: dict[str, Any]) -> None:

@@ -66,9 +66,12 @@ async def test_whatever_history_a_producer_sends_its_letter_and_the_others_can_b
 
 @given(st.text() | st.lists(ENTRIES).map(json.dumps))
 def test_any_history_is_read_and_can_be_written_again(text: str) -> None:
-    again = write_history(read_history(text))
-    assert read_history(again) == read_history(text)
+    rounds = read_history(text)
+    again = write_history(rounds)
     assert len(again.encode()) <= 8192
+    newest = read_history(again)
+    assert newest == rounds[len(rounds) - len(newest) :]
+    assert newest or not rounds
 
 
 @pytest.mark.anyio

@@ -87,7 +87,7 @@ class FakeServer:
     def __init__(
         self, clock: Clock, *, ack_wait: float = 10.0, stream: str = "S", consumer: str = "C"
     ) -> None:
-        self.ack_wait = ack_wait
+        self._ack_wait = ack_wait
         self.stream = stream
         self.consumer = consumer
         self.clock = clock
@@ -123,6 +123,19 @@ class FakeServer:
         self._fresh.append(message)
         self._serve()
         return message.sequence
+
+    @property
+    def ack_wait(self) -> float:
+        """Seconds that a delivery is its worker's. When edited, what is pending follows, as on a real server."""
+        return self._ack_wait
+
+    @ack_wait.setter
+    def ack_wait(self, seconds: float) -> None:
+        self.catch_up()
+        longer_by, self._ack_wait = seconds - self._ack_wait, seconds
+        for message in self.messages.values():
+            if message.deadline < math.inf:
+                self._set_deadline(message, max(self.now, message.deadline + longer_by))
 
     # Time...
 

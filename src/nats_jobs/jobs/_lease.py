@@ -48,7 +48,7 @@ _MAX_ASKED = 10
 class LeaseListener(Protocol):
     """What the keeper tells its worker. Must return at once."""
 
-    def lease_lost(self, lease: Lease, why: str) -> None:
+    def lease_lost(self, lease: Lease, reason: str) -> None:
         """The lease is gone while it was held: cancel the job, or do not start it."""
 
     def lease_idle(self, lease: Lease) -> bool:
@@ -71,7 +71,7 @@ class LeaseListener(Protocol):
     def on_tick(self, now: float) -> None:
         """The leases were looked through; they will be again soon."""
 
-    def not_confirmed(self, lease: Lease, why: str) -> None:
+    def not_confirmed(self, lease: Lease, reason: str) -> None:
         """The lease ended while its settlement was unconfirmed."""
 
 
@@ -229,10 +229,10 @@ class LeaseKeeper:
         self._tick_interval = ack_wait * _TICK
         self._trusted_for = ack_wait - ack_wait * _MARGIN
 
-    def lose_all(self, why: str) -> None:
+    def lose_all(self, reason: str) -> None:
         """The consumer is gone: no delivery of it belongs to anybody, and what was held back is never sent."""
         for lease in list(self._leases.values()):
-            self._lose(lease, why)
+            self._lose(lease, reason)
 
     async def extend(self, lease: Lease) -> None:
         """Ask for an extension until one is confirmed or the lease is closed. Return at once when it is not ours."""
@@ -372,22 +372,22 @@ class LeaseKeeper:
             self._close(lease)
 
     def _expire(self, lease: Lease) -> None:
-        why = lease.trouble or (
+        reason = lease.trouble or (
             "the event loop or the process was held up" if self._auto_extend else "ack_wait is over"
         )
         if lease.settlement is not None:
             self._close(lease)
-            self._events.not_confirmed(lease, why)
+            self._events.not_confirmed(lease, reason)
         else:
-            self._lose(lease, f"no extension was confirmed in time: {why}")
+            self._lose(lease, f"no extension was confirmed in time: {reason}")
 
-    def _lose(self, lease: Lease, why: str) -> None:
+    def _lose(self, lease: Lease, reason: str) -> None:
         self._close(lease)
         if lease.settlement is None:
-            self._events.lease_lost(lease, why)
+            self._events.lease_lost(lease, reason)
         elif not lease.settlement.is_nak:
             # That a message comes again after a nak only shows that it has arrived.
-            self._events.not_confirmed(lease, why)
+            self._events.not_confirmed(lease, reason)
 
     def _close(self, lease: Lease) -> None:
         lease.closed = True

@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from multiprocessing import spawn
 from typing import Any, BinaryIO
 
-import msgpack
-
 from .._parent_death import end_with_parent
 from ..errors import UsageError
 from ._definition import JobDef
@@ -129,7 +127,7 @@ class _Replies:
         if self.fd < 0:
             return
 
-        left = memoryview(as_message(msgpack.packb(facts, unicode_errors="replace")))
+        left = memoryview(as_message(facts))
         with self._lock:
             while left:
                 left = left[os.write(self.fd, left) :]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import traceback
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgpack
 
@@ -17,7 +17,7 @@ from .._groups import text_of
 from ..errors import Malformed, NatsJobsError, Reject, RemoteError, Retry, Snooze, UsageError
 from ._endings import Failed, Rejected, Snoozed, ending_of
 
-__all__ = ("Facts", "Messages", "as_message", "error_of", "facts_of", "log_facts")
+__all__ = ("Facts", "Messages", "as_message", "error_of", "facts_of", "framed", "log_facts")
 
 Facts: TypeAlias = dict[str, Any]
 
@@ -27,7 +27,12 @@ _MAX_TEXT = 30_000
 _MAX_BYTES = 1 << 20
 
 
-def as_message(body: bytes) -> bytes:
+def as_message(facts: object) -> bytes:
+    return framed(cast(bytes, msgpack.packb(facts, unicode_errors="replace")))
+
+
+def framed(body: bytes) -> bytes:
+    """Put the length before what is already encoded."""
     return _LENGTH.pack(len(body)) + body
 
 

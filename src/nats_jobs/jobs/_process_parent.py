@@ -16,7 +16,7 @@ from .._child_process import Process, describe_exit, wait_exited
 from ..errors import Malformed, ProcessNotStarted
 from ._emitter import logger
 from ._process_child import IGNORED_SIGNALS, Setting
-from ._process_messages import Facts, Messages, as_message, error_of
+from ._process_messages import Facts, Messages, error_of, framed
 
 __all__ = ("Ended", "JobProcess")
 
@@ -101,7 +101,7 @@ class JobProcess:
 
             group.start_soon(watch)
             try:
-                await self._send(as_message(request))
+                await self._send(framed(request))
                 facts = await self._receive()
             except OSError:
                 await anyio.sleep(_KILL_TIMEOUT)

@@ -72,7 +72,10 @@ def run(
 
             await p.wait_stopped()
 
+    def child() -> None:
+        anyio.run(main, True, backend=backend)
+
     if processes == 1:
         anyio.run(main, False, backend=backend)
-    elif code := supervise(partial(anyio.run, main, True, backend=backend), processes):
+    elif code := supervise(child, processes):
         sys.exit(code)

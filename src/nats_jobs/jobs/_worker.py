@@ -367,9 +367,9 @@ class Worker(Generic[T]):
     def _freed(self) -> None:
         self._intake.completed()
 
-    def lease_lost(self, lease: Lease, why: str) -> None:
+    def lease_lost(self, lease: Lease, reason: str) -> None:
         self._counts.lost += 1
-        self._report.job(LeaseLost, lease.delivery, reason=why)
+        self._report.job(LeaseLost, lease.delivery, reason=reason)
         job = self._attempts.running.get(lease)
         if job is not None:
             job.cut_short(CancelReason.LEASE_LOST)
@@ -398,6 +398,6 @@ class Worker(Generic[T]):
         )
         self._report.job(LoopBlocked, job.delivery, seconds=seconds)
 
-    def not_confirmed(self, lease: Lease, why: str) -> None:
+    def not_confirmed(self, lease: Lease, reason: str) -> None:
         assert lease.settlement is not None
-        self._report.job(NoAck, lease.delivery, settlement=lease.settlement.name, reason=why)
+        self._report.job(NoAck, lease.delivery, settlement=lease.settlement.name, reason=reason)

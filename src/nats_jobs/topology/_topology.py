@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ._drawing import mermaid, text
 from ._errors import TopologyError
@@ -109,7 +109,7 @@ def shape_digest(shape: Mapping[str, tuple[str, tuple[str, ...]]]) -> str:
 
 def _by_name(nodes: Mapping[str, Node] | Iterable[Node]) -> dict[str, Node]:
     if isinstance(nodes, Mapping):
-        return dict(nodes)
+        return dict(cast("Mapping[str, Node]", nodes))
 
     named: dict[str, Node] = {}
     for each in nodes:

@@ -26,6 +26,7 @@ class Store(Protocol):
 
     async def load(self, id: str) -> tuple[Snapshot, Revision] | None:
         """Return the snapshot and its revision; None when there is none."""
+        ...
 
     async def save(self, id: str, snapshot: Snapshot, expected: Revision | None) -> Revision:
         """Store a snapshot in the place of revision `expected` (None: of none), and return its revision.
@@ -34,6 +35,7 @@ class Store(Protocol):
             Conflict: another revision is stored.
             SnapshotTooLarge: it does not fit.
         """
+        ...
 
 
 class Writer:

@@ -153,13 +153,17 @@ class Life(RuleBasedStateMachine):
 
     @rule(factor=st.sampled_from([0.5, 1.0]))
     def edit_ack_wait(self, factor: float) -> None:
-        """The workers learn of it in time: when it is shorter before it counts, when it is longer after that."""
+        """The workers learn of it in time: when it is longer after it counts, when it is shorter before that.
+
+        So long before that what they sent under the longer one has arrived.
+        """
         ack_wait = ACK_WAIT * factor
         server = self.office.server
         server.ack_wait = max(server.ack_wait, ack_wait)
         for worker in self.workers:
             worker.adopt(ack_wait)
 
+        self.pass_time(max(worker.desk.link.delay_out for worker in self.workers) + TICK / 10)
         server.ack_wait = ack_wait
 
     @rule(who=WORKERS, seconds=TIMES, same=st.booleans())

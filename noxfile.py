@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import nox
@@ -64,14 +65,14 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Each example by itself, its output compared; every snippet of the README."""
+    """Each example by itself, its output compared; every snippet of the pages."""
     install(session, "test")
     session.run("pytest", "-n", "2", "--dist", "loadfile", "--reruns", "2", *EXAMPLES, *session.posargs)
 
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build once; the wheel must import and run, alone in a clean environment."""
+    """Build once; the wheel must import and run, alone in a clean environment, and has its pages of documentation."""
     session.install("build")
     built = Path(session.create_tmp()) / "dist"
     session.run("python", "-m", "build", "--outdir", str(built))
@@ -83,6 +84,10 @@ def package(session: nox.Session) -> None:
     session.run(python, "-m", "pip", "install", "--quiet", str(wheel), external=True)
     session.run(python, "-W", "error", "-c", "import nats_jobs; print(nats_jobs.__version__)", external=True)
     session.run(str(clean / "bin" / "nats-jobs"), "--version", external=True)
+    pages = {str(page.relative_to("src")) for page in Path("src").rglob("*.md")}
+    missing = pages - set(zipfile.ZipFile(wheel).namelist())
+    if missing:
+        session.error(f"not in the wheel: {', '.join(sorted(missing))}")
 
 
 # Longer than CI should take...

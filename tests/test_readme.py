@@ -1,4 +1,4 @@
-"""The pages are true: their programs print what they say, their fragments work, their tables name what there is.
+"""The pages are true: their programs print what they say, their fragments work, their pictures name what there is.
 
 How a block is marked is in support/readme.py.
 """
@@ -19,6 +19,7 @@ import threading
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import pytest
 import yaml
 from anyio.from_thread import start_blocking_portal
 
-from nats_jobs import CancelReason, Job, JobDef, JobProcessor, events, job_processor
+from nats_jobs import CancelReason, JobDef, JobProcessor, events, job_processor
 from nats_jobs.server import run_server
 from support.jobs import Seen, until_empty
 from support.readme import README, Block, Program, blocks, programs
@@ -43,12 +44,12 @@ PAGES = [
 ]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 TEXT = TEXTS[README]
-BLOCKS = [block for text in TEXTS.values() for block in blocks(text)]
+BLOCKS = [block for page, text in TEXTS.items() for block in blocks(str(page.relative_to(ROOT)), text)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 PROGRAMS = programs(BLOCKS)
 FRAGMENTS = [block for block in PYTHON if block.directive == "wrap"]
 BACKENDS = ("asyncio", "trio")
-LANGUAGES = {"python", "text", "sh", "yaml", "ini"}
+LANGUAGES = {"python", "text", "sh", "yaml", "ini", "mermaid"}
 DIRECTIVES = re.compile("|continue|beside|prelude|wrap|pytest|prints|prints, in any order|not run: .{10,}")
 FEW = 2
 LIMIT = 60.0
@@ -141,7 +142,7 @@ class Process:
 
 
 def perform(program: Program, backend: str, directory: Path) -> list[str]:
-    """Run a program as the README shows it; return its lines, with the `^C` in the places where it was sent."""
+    """Run a program as its page shows it; return its lines, with the `^C` in the places where it was sent."""
     assert program.prints is not None
     expected = program.prints.text.splitlines()
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(run_server()) as server:
@@ -195,7 +196,7 @@ def selected(items: list[pytest.Item]) -> list[tuple[Program, str]]:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("program", PROGRAMS, ids=str)
-def test_a_program_prints_what_the_readme_says(
+def test_a_program_prints_what_its_page_says(
     program: Program, backend: str, runs: dict[tuple[Program, str], Future[list[str]]]
 ) -> None:
     assert program.prints is not None
@@ -206,7 +207,7 @@ def test_a_program_prints_what_the_readme_says(
     assert printed == expected
 
 
-def test_tests_written_as_the_readme_shows_pass_on_both_backends(tmp_path: Path) -> None:
+def test_tests_written_as_a_page_shows_pass_on_both_backends(tmp_path: Path) -> None:
     (block,) = [block for block in PYTHON if block.directive == "pytest"]
     file = tmp_path / "test_handlers.py"
     file.write_text(block.text, encoding="utf-8")
@@ -248,7 +249,7 @@ async def execute(fragment: Block, p: JobProcessor) -> list[JobDef[Any]]:
     (prelude,) = [block for block in PYTHON if block.directive == "prelude"]
     namespace: dict[str, Any] = {"__name__": "readme", "p": p}
     for block in (prelude, fragment):
-        code = compile(block.code, str(README), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code = compile(block.code, block.page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         awaitable = eval(code, namespace)
         if code.co_flags & inspect.CO_COROUTINE:
             await awaitable
@@ -293,7 +294,7 @@ def test_few_blocks_are_not_run() -> None:
 
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_every_python_block_is_python(block: Block) -> None:
-    compile(block.code, str(README), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    compile(block.code, block.page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language in ("yaml", "ini")], ids=str)
@@ -317,7 +318,9 @@ def test_every_command_is_one_line_that_a_shell_can_read(block: Block) -> None:
 
 def commands() -> tuple[str, str]:
     """The two of the first screen. CI runs both in full; here only what they name is looked up."""
-    quickstart, everything, *_ = [block.text.strip() for block in BLOCKS if block.language == "sh"]
+    quickstart, everything = [
+        block.text.strip() for block in BLOCKS if block.language == "sh" and block.page == README.name
+    ]
     return quickstart, everything
 
 
@@ -343,15 +346,15 @@ def test_both_commands_are_on_the_first_screen() -> None:
 
 def test_every_file_that_is_named_exists() -> None:
     text = "".join(TEXTS.values())
-    named = set(re.findall(r"`((?:examples|docker|src|tests)/[\w./-]*)`", text))
+    named = set(re.findall(r"`((?:examples|docker|src|tests|\.ci)/[\w./-]*)`", text))
     assert len(named) > 5
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_every_example_is_named() -> None:
     examples = {path.name for path in (ROOT / "examples").glob("*.py")}
-    text = "".join(TEXTS.values())
-    assert {name for name in examples if f"examples/{name}" not in text} == set()
+    index = TEXTS[ROOT / "examples" / "README.md"]
+    assert {name for name in examples if f"| [{name}]({name}) |" not in index} == set()
 
 
 def anchors(text: str) -> set[str]:
@@ -374,51 +377,52 @@ def test_every_link_leads_to_a_file_or_a_heading_that_exists(page: Path) -> None
     assert [link for link in links if not leads_somewhere(page, link)] == []
 
 
-def test_every_page_can_be_reached_from_the_readme() -> None:
-    reached, waiting = {README}, [README]
-    while waiting:
-        page = waiting.pop()
-        links = {(page.parent / link).resolve() for link in re.findall(r"\]\(([^)\s#]+)", TEXTS[page])}
-        found = {other for other in PAGES if other.resolve() in links} - reached
-        reached |= found
-        waiting += found
+def linked(page: Path) -> set[Path]:
+    """The files that a page links to."""
+    return {(page.parent / link).resolve() for link in re.findall(r"\]\((?!https?:)([^)\s#]+)", TEXTS[page])}
 
-    assert reached == set(PAGES)
+
+def test_the_readme_has_every_page_in_its_index() -> None:
+    assert [page for page in PAGES[1:] if page.resolve() not in linked(README)] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len(TEXT.splitlines()) <= 450
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "src").rglob("*.md")), ids=lambda page: page.name)
+def test_a_page_in_the_package_links_to_nothing_that_is_not_in_it(page: Path) -> None:
+    assert [file for file in linked(page) if not file.is_relative_to(ROOT / "src")] == []
 
 
 # Names...
 
 
-def table(heading: str) -> list[list[str]]:
-    """The cells of the first table under a heading."""
-    _, _, rest = TEXT.partition(heading)
-    rows = re.search(r"(?:^\|.*\n)+", rest, flags=re.MULTILINE)
-    assert rows is not None
-    return [
-        [cell.strip() for cell in row.split("|")[1:-1]] for row in rows[0].splitlines() if row[:2] != "|-"
+def documented(kind: type) -> set[str]:
+    """The fields of a class that have a docstring below them."""
+    (body,) = [
+        node.body
+        for node in ast.walk(ast.parse(Path(inspect.getfile(kind)).read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
     ]
-
-
-def test_the_table_of_a_definition_has_every_field_with_its_default() -> None:
-    told = {name.strip("`"): default.strip("`") for name, default, _ in table("### A definition")[1:]}
-    defaults = {field.name: field.default for field in dataclasses.fields(JobDef)}
-    assert told == {
-        name: "" if default is dataclasses.MISSING else repr(default).replace("'", '"')
-        for name, default in defaults.items()
+    return {
+        field.target.id
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
     }
 
 
-def test_the_table_of_a_job_has_all_that_a_handler_uses() -> None:
-    told = {name for row in table("### A job") for name in re.findall(r"`(?:await |with )?(\w+)", row[0])}
-    for_handlers, _, _ = inspect.getsource(Job).partition("# For the worker...")
-    assert told == set(re.findall(r"def ([a-z]\w+)\(self", for_handlers)) | {"payload"}
+def test_every_field_of_a_definition_has_a_docstring() -> None:
+    assert documented(JobDef) == {field.name for field in dataclasses.fields(JobDef)}
 
 
-def test_the_reference_of_a_processor_has_every_argument_with_its_default() -> None:
-    parameters = inspect.signature(job_processor).parameters.values()
-    for parameter in parameters:
-        if parameter.default is not parameter.empty:
-            assert f"{parameter.name}={parameter.default!r}".replace("'", '"') in TEXT
+def test_every_argument_of_a_processor_is_in_its_docstring() -> None:
+    text = inspect.getdoc(job_processor) or ""
+    words = set(re.findall(r"\w+", text.partition("Args:")[2]))
+    assert set(inspect.signature(job_processor).parameters) <= words
 
 
 @pytest.mark.parametrize("reason", [reason.name for reason in CancelReason])
@@ -426,24 +430,31 @@ def test_every_reason_is_in_the_readme(reason: str) -> None:
     assert re.search(rf"\b{reason}\b", TEXT)
 
 
-def told_fields() -> dict[str, set[str]]:
-    """The table of events: which fields each is said to have, besides those of its base."""
-    rows = table("### Observing")[1:]
-    return {
-        name: set(re.findall(r"`(\w+)`", row[2])) for row in rows for name in re.findall(r"`(\w+)`", row[0])
+def test_the_table_of_events_has_every_event() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", events.__doc__ or "", flags=re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert told == set(events.__all__) - {"Event", "WorkerEvent", "JobEvent"}
+
+
+# Pictures...
+
+
+def arrows() -> set[tuple[str, str]]:
+    """Which package imports which, as ARCHITECTURE draws it."""
+    picture = next(block for block in BLOCKS if block.language == "mermaid")
+    return set(re.findall(r"^ +(\w+) --> (\w+)$", picture.text, flags=re.MULTILINE))
+
+
+def test_the_picture_of_the_packages_has_each_with_all_that_it_imports() -> None:
+    source = ROOT / "src" / "nats_jobs"
+    packages = {path.parent.name for path in source.glob("*/__init__.py")}
+    imported = {
+        (package, other)
+        for package in packages
+        for file in (source / package).rglob("*.py")
+        for other in re.findall(
+            r"^ *from \.\.+(\w+)[\w.]* import", file.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        if other in packages - {package}
     }
-
-
-def own_fields(kind: type[events.Event]) -> set[str]:
-    inherited = {field.name for base in kind.__mro__[1:-1] for field in dataclasses.fields(base)}
-    return {field.name for field in dataclasses.fields(kind)} - inherited
-
-
-def test_the_table_of_events_has_every_event_with_its_fields() -> None:
-    told = told_fields()
-    bases = {"Event", "WorkerEvent", "JobEvent"}
-    assert set(told) == set(events.__all__) - bases
-    for name, fields in told.items():
-        own = own_fields(getattr(events, name))
-        # One row for two events names the fields of both.
-        assert fields == own or (name.endswith("onnected") and fields > own), name
+    assert arrows() == imported

@@ -1,11 +1,11 @@
-"""The README as a list of fenced blocks, and as the programs that they make.
+"""The pages of documentation as lists of fenced blocks, and as the programs that they make.
 
 What a block is for stands in a comment above it, `<!-- test: … -->`. For Python:
 
     (nothing)         a program of its own
     continue          put into the program above, before its last statement, and run again
     beside            a program that runs to its end while the one above runs
-    prelude           the imports of all fragments
+    prelude           the imports of all fragments on all pages
     wrap              a fragment: the body of `async with job_processor() as p`
     pytest            a module of tests
     not run: REASON   only compiled
@@ -32,8 +32,9 @@ _HEADING = re.compile(r"#{1,6} (.+)$")
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block. `line` is that of its fence."""
+    """One fenced block. `page` is the path from the root, `line` that of its fence."""
 
+    page: str
     line: int
     heading: str
     language: str
@@ -41,17 +42,17 @@ class Block:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.heading}, line {self.line}"
+        return f"{self.page}:{self.line}, {self.heading}"
 
     @property
     def code(self) -> str:
-        """The text at the line where it stands, so that a traceback points into the README."""
+        """The text at the line where it stands, so that a traceback points into the page."""
         return "\n" * self.line + self.text
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program of the README, and what it says that it prints."""
+    """A program on a page, and what the page says that it prints."""
 
     block: Block
     source: str
@@ -68,14 +69,14 @@ class Program:
         return Program(block, "".join(lines[:last]) + block.text + "\n" + "".join(lines[last:]))
 
 
-def blocks(text: str) -> list[Block]:
-    """Return every fenced block, in order."""
+def blocks(page: str, text: str) -> list[Block]:
+    """Return every fenced block of a page, in order."""
     found: list[Block] = []
     heading = directive = ""
     lines = iter(enumerate(text.splitlines(), start=1))
     for number, line in lines:
         if fence := _FENCE.match(line):
-            found.append(Block(number, heading, fence[1], directive, _text_of(lines)))
+            found.append(Block(page, number, heading, fence[1], directive, _text_of(lines)))
             directive = ""
         elif note := _DIRECTIVE.match(line):
             directive = note[1]

@@ -15,7 +15,7 @@ import anyio
 
 from ..errors import NatsJobsError, PayloadTooLarge, PublishRefused, UsageError
 from ..jetstream import Enqueued, ErrorCode
-from ..wire import Headers
+from ..wire import Headers, subject_matches
 from ._box import API_PATIENCE, Box, HasApi, State
 from ._browse import Letters, existing
 from ._fitting import publish_fitting
@@ -149,7 +149,7 @@ class _Desk:
                 f"stream {stream!r} does not exist any more; {kept}",
             )
 
-        if not any(_covers(pattern, letter.subject) for pattern in state.subjects):
+        if not any(subject_matches(pattern, letter.subject) for pattern in state.subjects):
             why = f"stream {stream!r} does not take this subject any more; {kept}"
             raise PublishRefused(letter.subject, ErrorCode.OTHER_STREAM_EXPECTED, why)
 
@@ -185,15 +185,3 @@ async def _check_removable(box: Box) -> None:
         raise UsageError(
             f"{STREAM} has deny_delete: a letter could not be removed, and would be redriven for ever"
         )
-
-
-def _covers(pattern: str, subject: str) -> bool:
-    """Whether a stream's subject, with its wildcards, takes this one."""
-    wanted, given = pattern.split("."), subject.split(".")
-    if wanted[-1] == ">" and len(given) >= len(wanted):
-        wanted = wanted[:-1]
-        given = given[: len(wanted)]
-
-    return len(wanted) == len(given) and all(
-        token in ("*", actual) for token, actual in zip(wanted, given, strict=True)
-    )

@@ -6,12 +6,14 @@ message that is delivered again is announced at once, and after a broken link ev
 holds: who has a later delivery answers with that. A server that crashes may even forget the delivery itself,
 and make the same one to somebody else; then nobody's is the later one, and one of the two gives way, whichever.
 Such a delivery does not look like a repeated one. So whoever holds a job from before a broken link announces
-it with each extension. These are core NATS messages, at most once; they make an overlap short, and are no lock.
+it with each extension. Whoever holds a message answers to a claim of an earlier delivery, so a claim of delivery
+0, which there is not, asks who holds it. These are core NATS messages, at most once; they make an overlap short, and are no lock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from weakref import WeakValueDictionary
 
 from .._untrusted import parse_number, shorten
 from ..errors import Malformed, NatsJobsError
@@ -19,10 +21,20 @@ from ..jetstream import Delivery
 from ..wire import Connection, Msg, unique_token
 from ._emitter import logger
 
-__all__ = ("Claims", "parse_claim")
+__all__ = ("Claims", "Question", "parse_claim")
 
 # Two numbers of 20 digits and a name of ours are far below that.
 _MAX_BYTES = 128
+
+
+class Question:
+    """Who holds a message? Whoever announces a delivery of it while this object is kept."""
+
+    __slots__ = ("__weakref__", "attempt")
+
+    def __init__(self) -> None:
+        self.attempt = 0
+        """The latest delivery that somebody announced; 0 before that."""
 
 
 class Claims:
@@ -51,6 +63,8 @@ class Claims:
         self._on_claim = on_claim
         self._mark_doubtful = mark_doubtful
         self._name = unique_token().encode()
+        # Whoever asked keeps the question for as long as it waits for answers.
+        self._questions: WeakValueDictionary[int, Question] = WeakValueDictionary()
         self._listen(token)
 
     def bind(self, token: str) -> None:
@@ -74,6 +88,16 @@ class Claims:
         It is said to ourselves, too.
         """
         self._say(sequence, deliveries + 1, b"")
+
+    def ask(self, sequence: int) -> Question:
+        """Ask the other workers which delivery of a message they hold."""
+        question = self._questions[sequence] = Question()
+        self._say(sequence, 0, self._name)
+        return question
+
+    def is_asked(self, sequence: int) -> bool:
+        """Whether somebody waits for answers about this message."""
+        return sequence in self._questions
 
     def close(self) -> None:
         """Hear nothing more."""
@@ -100,7 +124,13 @@ class Claims:
             return
 
         if name != self._name:
+            self._note_answer(sequence, attempt)
             self._on_claim(sequence, attempt, name > self._name)
+
+    def _note_answer(self, sequence: int, attempt: int) -> None:
+        question = self._questions.get(sequence)
+        if question is not None:
+            question.attempt = max(question.attempt, attempt)
 
     def _on_malformed(self, error: Malformed) -> None:
         self.malformed += 1

@@ -160,6 +160,11 @@ class LeaseKeeper:
 
         return lease
 
+    def attempt_held(self, sequence: int) -> int:
+        """Return which delivery of a message is in hand, settled or not; 0 when none is."""
+        lease = self._leases.get(sequence)
+        return lease.delivery.attempt if lease is not None and self._clock() < lease.trusted_until else 0
+
     def is_held(self, lease: Lease) -> bool:
         """Whether the delivery is ours to work on: not answered, not lost. Notices a loss that the clock has brought."""
         return self._is_held(lease, self._clock())

@@ -2,7 +2,7 @@
 
     leases kept           outlives the attempts: what they settle must be confirmed
       attempts            the slots, each performing one job after the other
-        intake            the pull requests and their watch; beside them the janitor
+        intake            the pull requests and their watch; beside them the watch for lost last deliveries
 
 Stop ends them from the inside out: the requests are taken back, what has not started is handed back,
 the running jobs get their grace and are then cancelled with STOP, the settlements are confirmed.
@@ -33,9 +33,9 @@ from ._definition import JobDef
 from ._emitter import Emitter, logger
 from ._handlers import async_handler
 from ._intake import Demand, Intake
-from ._janitor import Janitor
 from ._job import Job
 from ._lease import Lease, LeaseKeeper
+from ._max_deliveries import MaxDeliveriesMonitor
 from ._reasons import CancelReason
 from ._reporter import Reporter
 from ._settle import Counts, Settler
@@ -79,7 +79,7 @@ class Worker(Generic[T]):
     _report: Reporter
     _warden: Warden
     _claims: Claims
-    _janitor: Janitor
+    _max_deliveries: MaxDeliveriesMonitor
     _puller: Puller
     _settler: Settler
     _watch: ConsumerWatch
@@ -174,7 +174,15 @@ class Worker(Generic[T]):
                 on_claim=self.leases.on_claim,
                 mark_doubtful=self.leases.mark_doubtful,
             )
-            self._janitor = Janitor(self.defn, self.api, self.site, self._claims, self._report, self._counts)
+            self._max_deliveries = MaxDeliveriesMonitor(
+                self.defn,
+                self.api,
+                self.site,
+                self.leases,
+                self._claims,
+                self._report,
+                self._counts,
+            )
             self._settler = Settler(
                 self.defn,
                 self.api,
@@ -204,7 +212,7 @@ class Worker(Generic[T]):
                 await self._wind_down(slots)
             finally:
                 # What is left in the group waits for work that will not come.
-                self._janitor.close()
+                self._max_deliveries.close()
                 self._claims.close()
 
     @contextmanager
@@ -236,7 +244,7 @@ class Worker(Generic[T]):
         try:
             with self._or_cut_short():
                 async with anyio.create_task_group() as intake:
-                    intake.start_soon(self._janitor.run)
+                    intake.start_soon(self._max_deliveries.run)
                     stalls = StallWatch(
                         self.site.stream, self.consumer, self._intake.standing, self._intake.nudge
                     )
@@ -246,9 +254,9 @@ class Worker(Generic[T]):
                     await intake.start(self._pull, puller)
                     task_status.started()
                     await self._stop.asked.wait()
-                    # At once: ending the janitor may take a while, and requests that stand until then bring jobs.
+                    # At once: ending the monitor may take a while, and requests that stand until then bring jobs.
                     self._intake.close()
-                    self._janitor.close()
+                    self._max_deliveries.close()
                     intake.cancel_scope.cancel(CancelReason.STOP.text)
         finally:
             self._intake.close()
@@ -282,7 +290,7 @@ class Worker(Generic[T]):
                 if not isinstance(failed.__cause__, NatsJobsError) or not is_retryable(failed.__cause__):
                     raise
 
-        self._janitor.forget()
+        self._max_deliveries.forget()
         self._claims.bind(site.token)
         self._adopt(site)
 

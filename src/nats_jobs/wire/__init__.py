@@ -17,6 +17,7 @@ from ._statistics import Statistics as Statistics
 from ._subjects import (
     check_publish_subject as check_publish_subject,
     check_subscribe_subject as check_subscribe_subject,
+    subject_matches as subject_matches,
     unique_token as unique_token,
 )
 from ._subscription import Subscription as Subscription
@@ -39,6 +40,7 @@ __all__ = (
     "connect",
     "encode_headers",
     "parse_headers",
+    "subject_matches",
     "unique_token",
     "unwrap_reply",
 )

@@ -20,6 +20,7 @@ __all__ = (
     "check_reply",
     "check_subscribe_subject",
     "publishable",
+    "subject_matches",
     "unique_token",
 )
 
@@ -108,6 +109,18 @@ def check_line(subject: str, companion: str) -> None:
     """
     if len(subject) + len(companion) > _MAX_TEXT // 4:
         _check_text(subject + companion)
+
+
+def subject_matches(pattern: str, subject: str) -> bool:
+    """Whether a subscription to `pattern` gets what is published to `subject`."""
+    wanted, given = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">" and len(given) >= len(wanted):
+        wanted = wanted[:-1]
+        given = given[: len(wanted)]
+
+    return len(wanted) == len(given) and all(
+        token in ("*", actual) for token, actual in zip(wanted, given, strict=True)
+    )
 
 
 def _tokens(subject: str) -> list[str]:

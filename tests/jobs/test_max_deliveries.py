@@ -16,8 +16,10 @@ from nats_jobs import CancelReason, Job, JobDef, JobProcessor, Reject, dead_lett
 from nats_jobs.errors import NoResponders
 from nats_jobs.events import Complete, DeadLettered, LeaseLost, Receive, Stop
 from nats_jobs.jetstream import Delivery
-from nats_jobs.jobs import _dead_letters, _janitor
+from nats_jobs.jobs import _dead_letters, _max_deliveries
+from nats_jobs.jobs._max_deliveries import MaxDeliveriesMonitor
 from nats_jobs.server import run_server
+from nats_jobs.wire import connect
 from support.jobs import LIMIT, Seen, in_stream, until, until_empty
 from support.letters import letters_of, park_jobs
 from support.settling import settle
@@ -27,6 +29,12 @@ pytestmark = pytest.mark.anyio
 ACK_WAIT = 0.5
 # The lease does not end in the test: the test itself says what the server would say then.
 LONG = 20 * LIMIT
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody holds the job that is said to be lost, nobody answers."""
+    monkeypatch.setattr(_max_deliveries, "_MAX_ANSWER_TIMEOUT", 0.1)
 
 
 def definition(stream: str, max_deliver: int = 1, ack_wait: float = ACK_WAIT, **options: Any) -> JobDef[Any]:
@@ -209,32 +217,128 @@ async def test_a_job_parked_by_a_worker_that_died_then_is_parked_once(url: str, 
         await p.stop()
 
 
-async def test_who_still_performs_it_is_told_that_it_is_over(url: str, name: str) -> None:
-    """A server that crashed has forgotten that the lease was extended."""
-    reasons = list[CancelReason | None]()
-    running = anyio.Event()
-
+def performed_until(released: anyio.Event, reasons: list[CancelReason | None]) -> Callable[[Job[Any]], Any]:
     async def perform(job: Job[Any]) -> None:
-        running.set()
         try:
-            await anyio.sleep_forever()
+            await released.wait()
         finally:
             reasons.append(job.reason)
 
+    return perform
+
+
+async def test_who_still_performs_it_is_told_that_it_is_over(url: str, name: str) -> None:
+    """A server that crashed has forgotten that the lease was extended; here somebody gives it back instead."""
+    reasons = list[CancelReason | None]()
     seen = Seen()
-    defn = definition(name, ack_wait=LONG, perform=perform)
+    defn = definition(name, ack_wait=LONG, concurrency=2, perform=performed_until(anyio.Event(), reasons))
     async with job_processor(url, on_event=seen) as p:
-        await p.start(defn)
+        handle = await p.start(defn)
         await p.enqueue(defn, "x")
-        await running.wait()
-        await tell(p, name, 1)
-        await until_empty(p.js, name)
+        await until(lambda: handle.running)
+        [job] = handle.running
+        async with connect(url) as outside:
+            await outside.publish(job.delivery._message.reply, b"-NAK")
+            await until_empty(p.js, name)
+
         await seen.wait_for(LeaseLost)
         await seen.wait_for(DeadLettered)
         assert [letter.reason for letter in await letters_of(p, name)] == ["crash-loop"]
         await p.stop()
 
     assert reasons == [CancelReason.LEASE_LOST]
+
+
+@pytest.mark.parametrize(
+    ("max_deliver", "listener"), [(1, "who performs it"), (2, "who performs it"), (2, "another")]
+)
+async def test_a_forged_advisory_does_not_end_a_job_that_is_performed(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch, max_deliver: int, listener: str
+) -> None:
+    """Whichever worker of the fleet gets it, it asks the one that performs the job; and goes on to end what is lost."""
+    monkeypatch.setattr(_max_deliveries, "_MAX_ANSWER_TIMEOUT", 5.0)
+    monkeypatch.setattr(_max_deliveries, "_RETRY_INTERVAL", 0.05)
+    reasons = list[CancelReason | None]()
+    released = anyio.Event()
+    seen, heard = Seen(), list[int]()
+    look = MaxDeliveriesMonitor._look
+
+    async def noted(monitor: MaxDeliveriesMonitor, lost: Any) -> float | None:
+        heard.append(lost.sequence)
+        return await look(monitor, lost)
+
+    monkeypatch.setattr(MaxDeliveriesMonitor, "_look", noted)
+    defn = definition(name, max_deliver, LONG, perform=performed_until(released, reasons))
+    async with AsyncExitStack() as stack:
+        p = await stack.enter_async_context(job_processor(url, on_event=seen))
+        handle = await p.start(defn)
+        workers = [handle._worker]
+        await p.enqueue(defn, "x")
+        await until(lambda: handle.running)
+        if listener == "another":
+            other = await stack.enter_async_context(job_processor(url, on_event=seen))
+            workers.append((await other.start(defn))._worker)
+            handle._worker._max_deliveries.close()
+            await p.connection.flush()
+
+        def seen_ignored() -> bool:
+            return any(each._max_deliveries.ignored for each in workers)
+
+        await tell(p, name, 1, max_deliver)
+        # Of a last delivery it is asked again, since it could be true, and its holder could die.
+        await until(lambda: len(heard) >= 3 if max_deliver == 1 else seen_ignored())
+        assert not reasons
+        released.set()
+        await until_empty(p.js, name)
+        await seen.wait_for(Complete)
+        assert await dead_letters.count(p, stream=name) == 0
+        await p.stop()
+        if listener == "another":
+            await other.stop()
+
+    assert reasons == [None]
+    assert not seen.of(LeaseLost)
+    assert not seen.of(DeadLettered)
+
+
+async def test_a_forged_advisory_about_a_job_that_was_not_delivered_is_ignored_and_said_once(
+    url: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    released = anyio.Event()
+    defn = definition(name, ack_wait=LONG, concurrency=1, perform=performed_until(released, []))
+    async with job_processor(url) as p:
+        handle = await p.start(defn)
+        await p.enqueue_many(defn, ["performed", "waits", "waits too"])
+        await until(lambda: handle.running)
+        for sequence in (3, 3, 99):
+            await tell(p, name, sequence)
+
+        monitor = handle._worker._max_deliveries
+        await until(lambda: monitor.ignored >= 2)
+        released.set()
+        await until_empty(p.js, name)
+        assert await dead_letters.count(p, stream=name) == 0
+        await p.stop()
+
+    assert len([text for text in caplog.messages if "is ignored" in text]) == 1
+
+
+async def test_an_advisory_does_not_remove_the_job_of_another_consumer(url: str, name: str) -> None:
+    """In a stream that several consumers share by subject, each has passed the other's messages by."""
+    stream_config = StreamConfig(subjects=[f"{name}.>"])
+    config = ConsumerConfig(max_deliver=1, ack_wait=LONG, filter_subject=f"{name}.mine")
+    defn = definition(name, stream_config=stream_config, consumer_config=config)
+    async with job_processor(url) as p:
+        handle = await p.start(defn)
+        await p.js.publish(f"{name}.theirs", b"")
+        await p.js.publish(f"{name}.mine", b"null")
+        await until(lambda: handle.statistics().completed == 1)
+        await tell(p, name, 1)
+        monitor = handle._worker._max_deliveries
+        await until(lambda: monitor.ignored == 1)
+        assert await in_stream(p.js, name) == 1
+        assert await dead_letters.count(p, stream=name) == 0
+        await p.stop()
 
 
 async def test_without_dead_letters_it_is_removed_and_told(url: str, name: str) -> None:
@@ -255,7 +359,7 @@ async def test_without_dead_letters_it_is_removed_and_told(url: str, name: str) 
 async def test_what_cannot_be_parked_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_janitor, "_AGAIN", 0.1)
+    monkeypatch.setattr(_max_deliveries, "_RETRY_INTERVAL", 0.1)
     full: Any = {**dead_letters.stream_config(), "discard": "new", "max_msgs": 1}
     async with run_server() as server, job_processor(server.url) as p:
         await p.js.add_stream(StreamConfig(**full))
@@ -285,7 +389,7 @@ async def test_one_that_cannot_be_ended_does_not_hold_up_the_others(
 
         await park(connection, job, *args)
 
-    monkeypatch.setattr(_janitor, "_AGAIN", 0.05)
+    monkeypatch.setattr(_max_deliveries, "_RETRY_INTERVAL", 0.05)
     monkeypatch.setattr(_dead_letters, "park", all_but_the_first)
     defn = definition(name, ack_wait=LONG)
     await park_jobs(url, defn, [])
@@ -321,7 +425,7 @@ async def test_what_is_parked_is_not_parked_again_when_its_removal_fails(
 
         return await remove(job, connection)
 
-    monkeypatch.setattr(_janitor, "_AGAIN", 0.05)
+    monkeypatch.setattr(_max_deliveries, "_RETRY_INTERVAL", 0.05)
     monkeypatch.setattr(_dead_letters, "park", noted)
     monkeypatch.setattr(dead_letters.Stranded, "remove", fail_first)
     defn = definition(name, ack_wait=LONG)
@@ -341,7 +445,7 @@ async def test_what_is_parked_is_not_parked_again_when_its_removal_fails(
 async def test_more_than_can_be_kept_in_mind_is_said_to_stay(
     url: str, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_janitor, "_MOST_WAITING", 0)
+    monkeypatch.setattr(_max_deliveries, "_MAX_WAITING", 0)
     defn = definition(name, ack_wait=LONG)
     await park_jobs(url, defn, [])
     async with job_processor(url) as p, first_in_line(p, name) as delivery:

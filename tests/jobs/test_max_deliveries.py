@@ -270,31 +270,31 @@ async def test_a_forged_advisory_does_not_end_a_job_that_is_performed(
     monkeypatch.setattr(MaxDeliveriesMonitor, "_look", noted)
     defn = definition(name, max_deliver, LONG, perform=performed_until(released, reasons))
     async with AsyncExitStack() as stack:
-        p = await stack.enter_async_context(job_processor(url, on_event=seen))
+        fleet = [await stack.enter_async_context(job_processor(url, on_event=seen))]
+        p = fleet[0]
         handle = await p.start(defn)
         workers = [handle._worker]
         await p.enqueue(defn, "x")
         await until(lambda: handle.running)
         if listener == "another":
-            other = await stack.enter_async_context(job_processor(url, on_event=seen))
-            workers.append((await other.start(defn))._worker)
+            fleet.append(await stack.enter_async_context(job_processor(url, on_event=seen)))
+            workers.append((await fleet[1].start(defn))._worker)
             handle._worker._max_deliveries.close()
             await p.connection.flush()
 
-        def seen_ignored() -> bool:
-            return any(each._max_deliveries.ignored for each in workers)
+        def was_ignored() -> bool:
+            return any(worker._max_deliveries.ignored for worker in workers)
 
         await tell(p, name, 1, max_deliver)
         # Of a last delivery it is asked again, since it could be true, and its holder could die.
-        await until(lambda: len(heard) >= 3 if max_deliver == 1 else seen_ignored())
+        await until(lambda: len(heard) >= 3 if max_deliver == 1 else was_ignored())
         assert not reasons
         released.set()
         await until_empty(p.js, name)
         await seen.wait_for(Complete)
         assert await dead_letters.count(p, stream=name) == 0
-        await p.stop()
-        if listener == "another":
-            await other.stop()
+        for each in fleet:
+            await each.stop()
 
     assert reasons == [None]
     assert not seen.of(LeaseLost)

@@ -2,22 +2,22 @@
 
 | event | when | Node library |
 |---|---|---|
-| `Start` | a worker stands: stream and consumer are there, its first pull follows | `start` |
+| `Start` | a worker is ready: its stream and consumer exist, and its first pull follows | `start` |
 | `Pull` | messages were asked for | `pull` |
 | `Receive` | a delivery is about to be performed | `receive` |
 | `Working` | a lease extension was asked for | `working` |
 | `Complete` | the handler returned | `complete` |
-| `Error` | the handler raised, or asked for a `Retry` | `error` |
+| `Error` | an attempt failed: the handler raised or ran past its timeout, or raised `Retry` on the last attempt | `error` |
 | `Timeout` | a job ran past its timeout | `timeout` |
 | `NoAck` | the server did not confirm how a job was settled | `noAck` |
 | `Stop` | a worker was told to stop | `stop` |
-| `LeaseLost` | a job in hand may be with another worker now | |
-| `Interrupted` | a job was handed back before it ended | |
-| `DeadLettered` | a job was parked | |
-| `NotResponding` | a job goes on although it was cancelled | |
-| `LoopBlocked` | a job held the event loop up for longer than a third of `ack_wait` | |
-| `Connected`, `Disconnected` | the link came up, went down | |
-| `ServerError` | the server reported an error | |
+| `LeaseLost` | another worker may have the job now | |
+| `Interrupted` | a job was handed back: after a stop, a `Snooze` or a `Retry` | |
+| `DeadLettered` | a job was moved to the dead letters | |
+| `NotResponding` | a job keeps running although it was cancelled | |
+| `LoopBlocked` | a job blocked the event loop for longer than a third of `ack_wait` | |
+| `Connected`, `Disconnected` | the link to a server is up, is broken | |
+| `ServerError` | the server reported an error on the link | |
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Disconnected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerError(Event):
-    """The server said `-ERR` on the link: a missing permission, a limit. `Disconnected` tells if it closed for it."""
+    """The server sent `-ERR`: a missing permission, a limit. `Disconnected` follows if it also closed the link."""
 
     server: str
     reason: str
@@ -81,7 +81,7 @@ class ServerError(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerEvent(Event):
-    """Something about one started definition. `consumer_config` is the server's."""
+    """Something about one worker. `consumer_config` is what the server has."""
 
     stream: str
     consumer: str
@@ -95,7 +95,7 @@ class Start(WorkerEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pull(WorkerEvent):
-    """`batch` messages were asked for; the server keeps the request for `expires` seconds."""
+    """Up to `batch` messages were asked for; the server keeps the request for `expires` seconds."""
 
     batch: int
     expires: float
@@ -103,7 +103,7 @@ class Pull(WorkerEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop(WorkerEvent):
-    """`grace` is how many seconds the jobs in hand may go on, `running` how many there are."""
+    """`grace` is how many seconds the running jobs may go on, `running` how many there are."""
 
     grace: float
     running: int
@@ -133,7 +133,7 @@ class Working(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complete(JobEvent):
-    """`duration` in seconds; `exceeded` is by how much it was over the definition's `expected`, 0 when it was not."""
+    """`duration` is in seconds; `exceeded` is by how many it was above the definition's `expected`, or 0."""
 
     duration: float
     exceeded: float
@@ -141,7 +141,7 @@ class Complete(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Error(JobEvent):
-    """`backoff` is the seconds until the next attempt; None when `attempts_exhausted`."""
+    """`backoff` is the number of seconds until the next attempt; None when `attempts_exhausted`."""
 
     error: Exception
     attempts_exhausted: bool
@@ -159,7 +159,7 @@ class Timeout(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoAck(JobEvent):
-    """`settlement` is what was sent (`ack`, `nak`, `term`). The job may be performed again."""
+    """`settlement` is what was sent: `ack`, `nak` or `term`. The job may be performed again."""
 
     settlement: str
     reason: str
@@ -167,14 +167,14 @@ class NoAck(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseLost(JobEvent):
-    """`reason` tells how the lease ended. Nothing more is sent for this delivery."""
+    """`reason` says how the lease ended. Nothing more is sent for this delivery."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interrupted(JobEvent):
-    """`reason`: `stop`, `cancelled`, `snoozed`, `retry`, or what else; the job is delivered again after `delay` seconds."""
+    """`reason` is `stop`, `cancelled`, `snoozed`, `retry` or a text; the job is delivered again after `delay` seconds."""
 
     reason: str
     delay: float
@@ -183,7 +183,7 @@ class Interrupted(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLettered(JobEvent):
-    """`reason`: `exhausted`, `rejected`, `undecodable`, `crash-loop` or `interrupted`; `error` is its text."""
+    """`reason` is `exhausted`, `rejected`, `undecodable`, `crash-loop` or `interrupted`; `error` is the text of the error."""
 
     reason: str
     error: str
@@ -199,6 +199,6 @@ class NotResponding(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopBlocked(JobEvent):
-    """One step of the handler took `seconds` without giving way: every lease of the process was at risk."""
+    """One step of the handler took `seconds` without letting other tasks run: every lease of the process was at risk."""
 
     seconds: float

@@ -170,9 +170,9 @@ async def _set_up_dead_letters(api: JetStreamApi, replicas: int) -> dict[str, An
     if existing.get("num_replicas", 1) < replicas:
         try:
             return (await api.update_stream(existing | {"num_replicas": replicas})).config
-        except ApiError as error:
+        except (ApiError, PermissionDenied) as error:
             # Say, too few nodes are up for more replicas. That must not keep the worker from its jobs.
-            logger.warning("%s stays on fewer nodes than its jobs: %s", _dead_letters.STREAM, error.reason)
+            logger.warning("%s stays on fewer nodes than its jobs: %s", _dead_letters.STREAM, error)
 
     return existing
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
+from datetime import UTC, datetime
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given, strategies as st
 
 from nats_jobs import Job, JobDef, Reject, dead_letters, job, job_processor
+from nats_jobs.cli import _letter_texts as texts
 from nats_jobs.dead_letters import Header
 from nats_jobs.dead_letters._history import read_history, write_history
-from support.jobs import in_stream, until_empty
+from nats_jobs.server import run_server
+from support.jobs import LIMIT, in_stream, until_empty
 
 ENTRIES = st.fixed_dictionaries(
     {
@@ -95,3 +100,71 @@ async def test_a_letter_is_redriven_to_the_stream_under_whose_subject_it_lies_wh
         assert await in_stream(p.js, other) == 0
         assert await in_stream(p.js, name) == 1
         await p.stop()
+
+
+UNREADABLE_HEADERS = (
+    b"NATS/1.0\r\nNats-Jobs-Reason: \xff\xfe\r\nNats-Jobs-Subject: \xff\r\n\r\n",
+    b"NATS/1.0\r\nno colon\r\n\r\n",
+    b"NATS/1.0\r\n: no name\r\n\r\n",
+    b"NATS/1.0 503 not a status of the server\r\n\r\n",
+    b"NATS/1.0\r\nA: no end",
+    b"\r\n\r\n",
+    b"no headers",
+    b"NATS/1.0\r\nContent-Type: application/json\r\nNats-Jobs-Attempts: 99999999999999999999999\r\n\r\n",
+    b"NATS/1.0\r\nNats-Jobs-Enqueued-At: 0001-01-01T00:00:00+14:00\r\n\r\n",
+    b"NATS/1.0\r\nContent-Type: \xff/\x00\r\n\r\n",
+)
+SOME_DAY = datetime(9999, 1, 1, tzinfo=UTC)
+UNREADABLE_SUBJECTS = (b"", b".\xff\xfe", b".\x01", b".>", b".*.x")
+
+
+async def send_raw(url: str, subject: bytes, headers: bytes, data: bytes) -> None:
+    """Publish what a client that checks nothing may publish."""
+    host, _, port = url.removeprefix("nats://").rpartition(":")
+    async with await anyio.connect_tcp(host, int(port)) as stream:
+        await stream.receive()
+        await stream.send(
+            b'CONNECT {"verbose":false,"headers":true,"protocol":1,"lang":"x","version":"1"}\r\n'
+        )
+        sizes = b"%d %d" % (len(headers), len(headers) + len(data))
+        await stream.send(b"HPUB %b %b\r\n%b%b\r\nPING\r\n" % (subject, sizes, headers, data))
+        with anyio.fail_after(LIMIT):
+            while b"PONG" not in await stream.receive():
+                pass
+
+
+@pytest.mark.anyio
+async def test_a_letter_that_nobody_can_read_is_shown_as_it_is_can_be_removed_and_hides_no_other() -> None:
+    """Each is read, shown by the command, redriven or kept with a reason, and removed; and so is the one after it."""
+    async with run_server() as server, job_processor(server.url) as p:
+        await p.api.create_stream(dead_letters.stream_config())
+        await p.api.create_stream({"name": "JOBS", "subjects": ["JOBS"]})
+        for headers in UNREADABLE_HEADERS:
+            await send_raw(server.url, b"dead_letters.JOBS.JOBS", headers, b"[" * 70_000)
+
+        for subject in UNREADABLE_SUBJECTS:
+            await send_raw(server.url, b"dead_letters.JOBS" + subject, UNREADABLE_HEADERS[0], b"\xff")
+
+        await send_raw(server.url, b"dead_letters.*.x", UNREADABLE_HEADERS[0], b"")
+        await send_raw(server.url, b"dead_letters.JOBS.JOBS", b"NATS/1.0\r\n\r\n", b"harmless")
+        total = len(UNREADABLE_HEADERS) + len(UNREADABLE_SUBJECTS) + 2
+
+        letters = [letter async for letter in dead_letters.browse(p)]
+        assert [letter.sequence for letter in letters] == list(range(1, total + 1))
+        assert await dead_letters.count(p) == await dead_letters.count(p, before=SOME_DAY) == total
+        assert letters[0].data == b"[" * 70_000
+        for letter in letters:
+            assert all(line.isprintable() for line in texts.sheet(letter).splitlines())
+            assert all(cell for cell in texts.row(letter)[:5])
+            json.loads(texts.as_json(letter, payload=True))
+
+        outcome = await dead_letters.redrive_many(p)
+        assert outcome.redriven == len(UNREADABLE_HEADERS) + 1
+        assert outcome.kept == len(outcome.failures) == len(UNREADABLE_SUBJECTS) + 1
+        last = await p.api.get_message("JOBS", {"last_by_subj": "JOBS"})
+        assert last is not None
+        assert b64decode(last["data"]) == b"harmless"
+        for sequence in outcome.failures:
+            await dead_letters.remove(p, sequence)
+
+        assert await dead_letters.count(p) == 0

@@ -13,9 +13,9 @@ from typing import Any
 
 import anyio
 
-from ..errors import NatsJobsError, PayloadTooLarge, PublishRefused, UsageError
+from ..errors import BadSubject, NatsJobsError, PayloadTooLarge, PublishRefused, UsageError
 from ..jetstream import Enqueued, ErrorCode
-from ..wire import Headers, subject_matches
+from ..wire import Headers, check_publish_subject, subject_matches
 from ._box import API_PATIENCE, Box, HasApi, State
 from ._browse import Letters, existing
 from ._fitting import publish_fitting
@@ -137,11 +137,18 @@ class _Desk:
     async def _check_stream(self, letter: DeadLetter) -> None:
         """Say at once what a publish would find out by waiting for a stream that is only out of reach."""
         stream = letter.stream
+        kept = f"dead letter {letter.sequence} is kept"
+        try:
+            # The server stores also what was sent to a wildcard, which we could not send again.
+            check_publish_subject(stream)
+            check_publish_subject(letter.subject)
+        except BadSubject as error:
+            raise PublishRefused(letter.subject, 0, f"{error}; {kept}") from None
+
         if stream not in self._streams:
             self._streams[stream] = await self._box.state(stream)
 
         state = self._streams[stream]
-        kept = f"dead letter {letter.sequence} is kept"
         if state is None:
             raise PublishRefused(
                 letter.subject,

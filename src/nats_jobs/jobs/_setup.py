@@ -19,6 +19,7 @@ from ..errors import (
     ConnectionLost,
     Difference,
     NoResponders,
+    PermissionDenied,
     RequestTimeout,
     SetupFailed,
 )

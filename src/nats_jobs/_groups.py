@@ -98,5 +98,5 @@ class _Shelter:
         if not self.scope.cancel_called:
             # AnyIO ends a group quietly when somebody else has cancelled one of its asyncio tasks.
             raise RuntimeError(
-                "a task of the library's own was cancelled by something outside of it, which has ended its group"
+                "a task of the library was cancelled from outside, which has ended its task group"
             )

@@ -83,7 +83,7 @@ class NatsJobsError(Exception):
 class UsageError(NatsJobsError, ValueError, TypeError):
     """The caller gave something that cannot work; nothing was done.
 
-    Both a `ValueError` and a `TypeError`: which of the two it would be depends on taste too often.
+    It is both a `ValueError` and a `TypeError`: for many mistakes either would be right.
     """
 
     exit_code = _EX_CONFIG
@@ -168,9 +168,9 @@ class ProtocolError(NatsJobsError, nats.errors.ProtocolError):
 
 @dataclass(eq=False)
 class Malformed(NatsJobsError, ValueError):
-    """Something that came over the network is not what it should be: too long, too deep, or of another form.
+    """Something that came over the network is not what it should be: too long, nested too deeply, or of another form.
 
-    The library handles it where it arrives; `what` says what it was, `reason` what is wrong with it.
+    The library handles it where it arrives. `what` says what it was, `reason` what is wrong with it.
     """
 
     what: str
@@ -188,7 +188,7 @@ class ServerRefused(NatsJobsError, nats.errors.Error):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.server} says: {self.reason}"
+        return f"{self.server} reports an error: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -199,7 +199,7 @@ class PermissionDenied(NatsJobsError, nats.errors.Error):
     reason: str
 
     def __str__(self) -> str:
-        return f"not allowed on {self.subject!r}: {self.reason}; check the permissions of this user at the server"
+        return f"no permission for {self.subject!r}: {self.reason}; check the permissions of this user at the server"
 
 
 @dataclass(eq=False)
@@ -236,7 +236,7 @@ class RequestTimeout(NatsJobsError, nats.errors.TimeoutError):
     seconds: float
 
     def __str__(self) -> str:
-        return f"no reply from {self.subject!r} within {self.seconds:g} s"
+        return f"no reply from {self.subject!r} within {self.seconds:g} s; the request may have taken effect"
 
 
 @dataclass(eq=False)
@@ -246,7 +246,7 @@ class NoResponders(NatsJobsError, nats.errors.NoRespondersError):
     subject: str
 
     def __str__(self) -> str:
-        return f"nobody listens on {self.subject!r}; does the stream exist, and is JetStream enabled?"
+        return f"nobody is subscribed to {self.subject!r}; if this is a call to JetStream: is it enabled, and does the stream exist?"
 
 
 @dataclass(eq=False)
@@ -265,7 +265,19 @@ class SlowConsumer(NatsJobsError, nats.errors.Error):
 
 @dataclass(eq=False)
 class ConsumerGone(NatsJobsError):
-    """The consumer, or its stream, does not exist any more; pulling again cannot help."""
+    """The consumer or its stream no longer exists; pulling again cannot help."""
+
+    stream: str
+    consumer: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"consumer {self.consumer!r} of stream {self.stream!r} no longer exists ({self.reason}); was it deleted?"
+
+
+@dataclass(eq=False)
+class PullRefused(NatsJobsError):
+    """The server will never serve this pull request."""
 
     stream: str
     consumer: str
@@ -273,20 +285,8 @@ class ConsumerGone(NatsJobsError):
 
     def __str__(self) -> str:
         return (
-            f"consumer {self.consumer!r} of stream {self.stream!r} is gone ({self.reason}); was it deleted?"
+            f"jobs cannot be pulled from consumer {self.consumer!r} of stream {self.stream!r}: {self.reason}"
         )
-
-
-@dataclass(eq=False)
-class PullRefused(NatsJobsError):
-    """The server will not serve this pull, now or later."""
-
-    stream: str
-    consumer: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"consumer {self.consumer!r} of stream {self.stream!r} refuses to be pulled: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -299,12 +299,12 @@ class ApiError(NatsJobsError):
     code: int = 0
 
     def __str__(self) -> str:
-        return f"JetStream refuses {self.call}: {self.reason} ({self.err_code or self.code})"
+        return f"JetStream refused {self.call}: {self.reason} ({self.err_code or self.code})"
 
 
 @dataclass(eq=False)
 class NotConfirmed(NatsJobsError):
-    """The server did not confirm a publish in the time there was; it may still have been stored."""
+    """The server did not confirm a publish in time; the message may still have been stored."""
 
     subject: str
     seconds: float
@@ -409,7 +409,7 @@ class DecodeError(NatsJobsError, ValueError):
 
 @dataclass(eq=False)
 class EnqueueFailed(NatsJobsError):
-    """Some jobs of an `enqueue_many` were not confirmed. `failures` maps their index to the error; the rest are stored."""
+    """Some jobs of an `enqueue_many` were not confirmed. `failures` maps their indexes to the errors; the rest are stored."""
 
     failures: dict[int, Exception]
     total: int
@@ -445,7 +445,7 @@ class JobCutShort(NatsJobsError):
 
 @dataclass(eq=False)
 class JobNotResponding(NatsJobsError):
-    """A job went on after it was cancelled, until nobody waited for it any more. What it was doing may still go on."""
+    """A job kept running after it was cancelled, and was given up. What it was doing may still go on."""
 
     stream: str
     sequence: int
@@ -454,27 +454,27 @@ class JobNotResponding(NatsJobsError):
 
     def __str__(self) -> str:
         return (
-            f"job {self.stream}/{self.sequence} was cancelled {self.seconds:.0f} s ago ({self.reason}) and still runs; does its "
-            "handler swallow the cancellation, or block a thread?"
+            f"job {self.stream}/{self.sequence} was cancelled {self.seconds:.0f} s ago ({self.reason}) and is still running; "
+            "does its handler swallow the cancellation, or block a thread?"
         )
 
 
 @dataclass(eq=False)
 class HandlerReturned(NatsJobsError, TypeError):
-    """A handler returned work that is still to be done: a generator, a future. The job is not acknowledged for it."""
+    """A handler returned something that still has to run: a generator, a future. The job is not acknowledged."""
 
     handler: str
     what: str
 
     def __str__(self) -> str:
         return (
-            f"{self.handler} returned {self.what}, which nobody would run; write an async def that awaits it"
+            f"{self.handler} returned {self.what}, which would never run; write an async def that awaits it"
         )
 
 
 @dataclass(eq=False)
 class RemoteError(NatsJobsError):
-    """What a function with `run_in="process"` raised there: its facts, as the exception itself may not survive the trip."""
+    """What a function with `run_in="process"` raised: its type, text and traceback, since the exception itself may not be picklable."""
 
     type_name: str
     text: str
@@ -501,7 +501,7 @@ class ProcessDied(NatsJobsError):
 
 @dataclass(eq=False)
 class ProcessNotStarted(NatsJobsError):
-    """No process for jobs could be started, or the handler cannot be found there. It ends the worker; jobs go back."""
+    """No process for jobs could be started, or the handler cannot be found in it. The worker ends, and hands its jobs back."""
 
     handler: str
     reason: str
@@ -512,20 +512,20 @@ class ProcessNotStarted(NatsJobsError):
 
 @dataclass(eq=False)
 class StrayCancellation(NatsJobsError):
-    """A handler let out a cancellation that nobody had asked of it."""
+    """A handler raised a cancellation although its job had not been cancelled."""
 
     stream: str
     sequence: int
 
     def __str__(self) -> str:
-        return f"job {self.stream}/{self.sequence} ended with a cancellation that came from elsewhere; did it await something cancelled?"
+        return f"job {self.stream}/{self.sequence} ended with a cancellation that came from elsewhere; did it await something that was cancelled?"
 
 
 @dataclass(eq=False)
 class WorkerStalled(NatsJobsError):
-    """A worker has free slots, and nothing that it could wait for: a fault of this library. `state` says how it stands there.
+    """A worker has free slots, and nothing that could fill them: a bug in this library. `state` has the details.
 
-    It ends the processor, so that whoever runs it starts another one, rather than stand there in silence.
+    It ends the processor, so that a supervisor can start another one, instead of a worker that does nothing unnoticed.
     """
 
     stream: str
@@ -534,8 +534,8 @@ class WorkerStalled(NatsJobsError):
 
     def __str__(self) -> str:
         return (
-            f"the worker on {self.stream}/{self.consumer} stands still ({self.state}); this is a fault of nats-jobs, "
-            "please report it; a new processor goes on with the jobs"
+            f"the worker on {self.stream}/{self.consumer} has stopped making progress ({self.state}); this is a bug in "
+            "nats-jobs, please report it; start a new processor to continue with the jobs"
         )
 
 

@@ -73,7 +73,7 @@ def _names(known: Sequence[str] | dict[str, Any]) -> Any:
     def names(text: str) -> list[str]:
         chosen = text.split(",")
         if unknown := [name for name in chosen if name not in known]:
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}; there are: {', '.join(known)}")
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}; the known ones are: {', '.join(known)}")
 
         return chosen
 

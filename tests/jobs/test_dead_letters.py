@@ -644,7 +644,7 @@ async def test_a_stop_does_not_wait_for_parking_that_fails(caplog: pytest.LogCap
         defn = hopeless("JOBS")
         await p.start(defn)
         await p.enqueue(defn, "x")
-        await until(lambda: "could not be parked" in caplog.text)
+        await until(lambda: "could not be stored in DEAD_LETTERS" in caplog.text)
         with anyio.fail_after(LIMIT):
             await p.stop(grace=0)
 

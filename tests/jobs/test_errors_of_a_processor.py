@@ -145,7 +145,7 @@ async def test_one_consumer_cannot_be_worked_on_twice_by_one_processor(url: str,
     async with job_processor(url) as p:
         handle = await p.start(defined(name))
         for again in (defined(name), handle.defn):
-            with pytest.raises(UsageError, match=f"{name}Consumer.*being worked on here already"):
+            with pytest.raises(UsageError, match=f"{name}Consumer.*already has a worker in this processor"):
                 await p.start(again)
 
             with pytest.raises(UsageError, match="durable_name"):

@@ -564,5 +564,7 @@ async def only_one_left(p: JobProcessor, stream: str = "JOBS") -> bool:
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What was logged about jobs that stay in the stream."""
     return [
-        text for text in caplog.messages if "will stay in the stream" in text or "could not be ended" in text
+        text
+        for text in caplog.messages
+        if "will stay in the stream" in text or "could not be made a dead letter" in text
     ]

@@ -251,7 +251,7 @@ async def test_a_job_that_holds_the_event_loop_is_named(url: str, name: str, cap
     (event,) = seen.of(LoopBlocked)
     assert (event.stream, event.sequence) == (name, 1)
     assert event.seconds >= 0.7
-    assert "held the event loop" in caplog.text
+    assert "blocked the event loop" in caplog.text
 
 
 def _alive(pid: int) -> bool:

@@ -118,7 +118,7 @@ def test_the_number_of_attempts_is_whole_and_may_be_negative() -> None:
             {"X": ["a\r\nInjected: 1"]},
             "'X' needs a list of ASCII texts, each one line",
         ),
-        ("ws_connection_headers", {"X Y": ["a"]}, "'X Y' is no header name"),
+        ("ws_connection_headers", {"X Y": ["a"]}, "'X Y' is not a valid header name"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_refused_with_the_right_one(name: str, value: object, told: str) -> None:
@@ -148,7 +148,7 @@ def test_two_ways_to_authenticate_are_refused_without_showing_them(names: tuple[
         values["user_jwt_cb"] = values["signature_cb"] = bytes
 
     text = refusal(**values)
-    assert text == f"{names[0]} and {names[1]} together: a connection authenticates in one way"
+    assert text == f"{names[0]} and {names[1]} were given: a connection authenticates in one way only"
 
 
 def test_what_needs_another_option_says_which() -> None:

@@ -266,7 +266,7 @@ async def test_what_stands_between_info_and_the_handshake_is_not_taken_for_the_s
         await stream.send(TLS_INFO + b"PONG\r\n")
 
     async with scripted_peer(script) as peer:
-        assert "spoke between INFO and the TLS handshake" in await failure(peer.url)
+        assert "sent data between INFO and the TLS handshake" in await failure(peer.url)
         await peer.wait_all_gone()
 
 

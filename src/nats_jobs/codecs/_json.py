@@ -32,7 +32,7 @@ class _Json(BuiltIn):
         except RecursionError as error:
             raise EncodeError(self.name, "it is nested too deeply") from error
         except UnicodeEncodeError as error:
-            raise EncodeError(self.name, "a string in it has half a surrogate pair") from error
+            raise EncodeError(self.name, "a string in it has half of a surrogate pair") from error
         except Exception as error:
             raise EncodeError(self.name, reason(error)) from error
 

@@ -25,7 +25,7 @@ class _Text(BuiltIn):
         try:
             return str.encode(value)
         except UnicodeEncodeError as error:
-            raise EncodeError(self.name, "it has half a surrogate pair") from error
+            raise EncodeError(self.name, "it has half of a surrogate pair") from error
 
     def decode(self, data: bytes) -> str:
         try:

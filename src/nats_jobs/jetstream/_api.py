@@ -51,7 +51,9 @@ def api_prefix(domain: str | None = None, js_prefix: str | None = None) -> ApiPr
         UsageError: both are given, or one of them cannot be part of a subject.
     """
     if domain is not None and js_prefix is not None:
-        raise UsageError("domain and js_prefix were given; a domain is a prefix of its own: give one of them")
+        raise UsageError(
+            "both domain and js_prefix were given; give one of them: a domain stands for a prefix"
+        )
 
     if domain is not None and "." in str(domain):
         raise UsageError(f"domain is {domain!r}; the name of a JetStream domain is needed")

@@ -154,7 +154,7 @@ class Attempts:
         self._report.job(Receive, delivery)
         if worker.site.limits.is_crash_loop(delivery.attempt):
             why = NatsJobsError(
-                f"delivered {delivery.attempt} times without coming to an end; its workers seem to die of it"
+                f"delivered {delivery.attempt} times without coming to an end; it seems to kill its workers"
             )
             raise _Refused(Rejected("crash-loop", why))
 

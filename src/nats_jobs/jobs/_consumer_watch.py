@@ -140,7 +140,10 @@ class ConsumerWatch:
         except PermissionDenied as error:
             # Then nobody can know; going on is what there was before there was a watch.
             logger.warning(
-                "whether %s/%s is still the same cannot be seen: %s", bound.stream, bound.consumer, error
+                "could not check whether consumer %s/%s is still the same: %s",
+                bound.stream,
+                bound.consumer,
+                error,
             )
             self._on_verified(bound)
         except (NatsJobsError, TimeoutError):

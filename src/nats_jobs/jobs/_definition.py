@@ -202,7 +202,7 @@ def job(stream: str, **options: Unpack[JobOptions]) -> _Decorator:
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+            hint = f"did you mean {near[0]}?" if near else f"the known ones are: {', '.join(known)}"
             raise UsageError(f"a job definition has no field {name!r}; {hint}")
 
     def define(perform: Any) -> JobDef[Any]:

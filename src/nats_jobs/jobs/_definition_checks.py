@@ -223,11 +223,13 @@ def _check_consumer_config(defn: JobDef[Any]) -> None:
         raise UsageError("filter_subject and consumer_config.filter_subject differ; give one of them")
 
     if config.filter_subjects and defn.filter_subject:
-        raise UsageError("filter_subject and consumer_config.filter_subjects together; give one of them")
+        raise UsageError(
+            "both filter_subject and consumer_config.filter_subjects were given; give one of them"
+        )
 
     retention = defn.stream_config.retention if defn.stream_config else None
     if retention in (None, RetentionPolicy.WORK_QUEUE) and config.deliver_policy not in (
         None,
         DeliverPolicy.ALL,
     ):
-        raise UsageError("consumer_config.deliver_policy must be all: a work queue has no other")
+        raise UsageError("consumer_config.deliver_policy must be all: a work queue allows no other")

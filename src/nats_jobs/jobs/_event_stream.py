@@ -74,7 +74,7 @@ class EventStream:
         # The 1st, the 10th, the 100th ...: a line for each would be one more flood.
         if str(self._missed).strip("0") == "1":
             logger.warning(
-                "a reader of events is too slow, %s is lost to it (%d so far)",
+                "a reader of events is too slow and has missed %s (%d so far)",
                 type(event).__name__,
                 self._missed,
             )

@@ -28,11 +28,11 @@ class LinkEvents:
         self._emitter.emit(Disconnected(server=server, reason=reason))
 
     def on_server_error(self, server: str, reason: str) -> None:
-        logger.warning("%s says: %s", server, reason)
+        logger.warning("%s reports an error: %s", server, reason)
         self._emitter.emit(ServerError(server=server, reason=reason))
 
     def on_loop_blocked(self, seconds: float) -> None:
         if seconds < _LONG_HOLD:
             return
 
-        logger.warning("the event loop was held up for %.1f s; a blocking call in a job?", seconds)
+        logger.warning("the event loop was blocked for %.1f s; is there a blocking call in a job?", seconds)

@@ -138,10 +138,10 @@ class MaxDeliveriesMonitor:
             # Whatever it is: what is only a backstop must not end the worker.
             final = isinstance(error, _FINAL) or not isinstance(error, NatsJobsError)
             logger.error(
-                "%s/%d is in the stream and will never be delivered again, and could not be ended%s: %s",
+                "%s/%d is in the stream and will never be delivered again, and could not be made a dead letter%s: %s",
                 self._site.stream,
                 lost.sequence,
-                "" if final else "; that is tried again",
+                "" if final else "; this is tried again",
                 error,
             )
             return None if final else anyio.current_time() + _RETRY_INTERVAL
@@ -255,7 +255,9 @@ class MaxDeliveriesMonitor:
         # The end of the connection is told by others.
         if isinstance(error, PermissionDenied | ServerRefused):
             logger.warning(
-                "jobs of %s whose last delivery is lost will stay in the stream: %s", self._site.stream, error
+                "jobs of %s whose last delivery was lost will stay in the stream: %s",
+                self._site.stream,
+                error,
             )
 
 

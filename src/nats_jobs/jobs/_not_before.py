@@ -34,7 +34,7 @@ def not_before(delay: Any, at: Any, max_delay: float = MAX_DELAY) -> str | None:
         UsageError: both were given, one that is not a delay or not an aware datetime, or one beyond `max_delay`.
     """
     if delay is not None and at is not None:
-        raise UsageError("delay and at together; give one of them")
+        raise UsageError("both delay and at were given; give one of them")
 
     if delay is not None:
         at = _after(delay)

@@ -169,7 +169,7 @@ def _check_arguments(
 
     if wait_for_server == math.inf:
         raise UsageError(
-            "wait_for_server is infinite; a processor that never starts should say so after a while"
+            "wait_for_server is infinite; a finite number of seconds is needed, so that a processor that cannot start says so"
         )
 
     if not 0 < enqueue_timeout < math.inf:
@@ -193,5 +193,5 @@ def _checked_signals(stop_signals: Any) -> tuple[signal.Signals, ...]:
         return tuple(signal.Signals(number) for number in stop_signals)
     except (TypeError, ValueError):
         raise UsageError(
-            f"stop_signals is {stop_signals!r}; several are needed, such as (SIGINT, SIGTERM)"
+            f"stop_signals is {stop_signals!r}; a list of signals is needed, such as (SIGINT, SIGTERM)"
         ) from None

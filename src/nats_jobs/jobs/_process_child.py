@@ -59,7 +59,7 @@ def refuse_in_import() -> None:
     """Refuse to work when a process of jobs imports the program, which is not guarded."""
     if _importing.is_set():
         raise UsageError(
-            'the process of a job imports this program: put what starts it below `if __name__ == "__main__":`'
+            'the process of a job imports this program: put the code that starts it below `if __name__ == "__main__":`'
         )
 
 

@@ -75,7 +75,7 @@ def _facts_in(body: bytes) -> Facts:
         raise Malformed("a message of a job's process", "it is not MessagePack") from error
 
     if not isinstance(facts, dict) or not isinstance(facts.get("kind"), str):
-        raise Malformed("a message of a job's process", "it is of no kind")
+        raise Malformed("a message of a job's process", "it has no kind")
 
     return facts
 
@@ -123,4 +123,4 @@ def error_of(facts: Facts) -> NatsJobsError | None:
     except (TypeError, UsageError):
         pass
 
-    return Malformed("the outcome of a job's process", "it is of no kind that we know")
+    return Malformed("the outcome of a job's process", "it is of an unknown kind")

@@ -101,7 +101,7 @@ def _check_found(perform: Any) -> None:
 
     if found != perform:
         raise UsageError(
-            f"run_in is 'process', and {module}.{name} is another function than perform; the process finds it by its name"
+            f"run_in is 'process', and {module}.{name} is not the function that was given as perform; the process looks it up by this name"
         )
 
 

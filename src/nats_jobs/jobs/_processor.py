@@ -124,7 +124,7 @@ class JobProcessor:
 
     def _new_worker(self, defn: JobDef[T]) -> Worker[T]:
         if not isinstance(defn, JobDef):
-            raise UsageError(f"{defn!r} is no JobDef; build one, or put @job(stream=…) above the function")
+            raise UsageError(f'{defn!r} is not a JobDef; build one, or put @job("STREAM") above the function')
 
         if self._stopping:
             raise UsageError(f"{defn!r} cannot be started: the processor was told to stop")
@@ -133,8 +133,8 @@ class JobProcessor:
             same = (worker.defn.stream, worker.consumer) == (defn.stream, defn.consumer)
             if same and not worker.ended.is_set():
                 raise UsageError(
-                    f"consumer {defn.consumer!r} of stream {defn.stream!r} is being worked on here already; give this "
-                    "definition a durable_name of its own (consumer_config), or more concurrency to the first"
+                    f"consumer {defn.consumer!r} of stream {defn.stream!r} already has a worker in this processor; give this "
+                    "definition a durable_name of its own (consumer_config), or the first one more concurrency"
                 )
 
         worker = Worker(defn, self, self.connection, self._emitter)

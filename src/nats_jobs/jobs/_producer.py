@@ -85,12 +85,12 @@ class Producer:
         return [stored[position] for position in range(len(data))]
 
     def _check_thread(self) -> None:
-        """An event loop of another thread would wait for a confirmation that this one is told of."""
+        """The confirmation arrives in the event loop of the processor: another one would never learn of it."""
         if get_ident() != self._thread:
             raise UsageError(
-                "enqueue was called in another thread than the processor's; call it through that one's event loop: "
-                "anyio.from_thread.run(p.enqueue, …) in a thread of AnyIO, such as that of a plain handler; elsewhere a "
-                "BlockingPortal, or a processor of the thread's own"
+                "enqueue was called in another thread than the processor's; call it through the processor's event loop: "
+                "in a thread of AnyIO, such as that of a plain handler, with anyio.from_thread.run(p.enqueue, …); "
+                "elsewhere with a BlockingPortal, or open a processor in that thread"
             )
 
     def _ids(self, ids: Sequence[str] | None, wanted: int) -> Iterable[bytes]:
@@ -208,7 +208,7 @@ def _checked(headers: Any) -> dict[str, str | Sequence[str]]:
             raise UsageError(f"headers: {name!r} is {value!r}; a text, or a list of texts, is needed")
 
     if "Nats-Msg-Id" in headers:
-        raise UsageError("headers: Nats-Msg-Id is what id stands for; give it there")
+        raise UsageError("headers: give the Nats-Msg-Id as id=… instead")
 
     return dict(headers)
 

@@ -219,7 +219,7 @@ class Settler:
             cause = f"no answer within {_PARK_LIMIT:g} s"
 
         logger.error(
-            "%s could not be parked in %s, which is tried again: %s", where, _dead_letters.STREAM, cause
+            "%s could not be stored in %s; this is tried again: %s", where, _dead_letters.STREAM, cause
         )
         return False
 

@@ -173,7 +173,9 @@ async def _set_up_dead_letters(api: JetStreamApi, replicas: int) -> dict[str, An
             return (await api.update_stream(existing | {"num_replicas": replicas})).config
         except (ApiError, PermissionDenied) as error:
             # Say, too few nodes are up for more replicas. That must not keep the worker from its jobs.
-            logger.warning("%s stays on fewer nodes than its jobs: %s", _dead_letters.STREAM, error)
+            logger.warning(
+                "%s keeps fewer replicas than the streams of its jobs: %s", _dead_letters.STREAM, error
+            )
 
     return existing
 
@@ -229,7 +231,7 @@ async def _brought_in_line(
     existing = info.config
     visible = asked.without_record(changes)
     if visible and not defn.update:
-        raise ConfigMismatch(kind, name, listed(visible, existing), "update=False forbids to change it")
+        raise ConfigMismatch(kind, name, listed(visible, existing), "update=False forbids changing it")
 
     if not changes or not defn.update:
         return info
@@ -250,7 +252,7 @@ async def _brought_in_line(
     _announce(kind, name, existing, visible)
     if left := asked.without_record(asked.changes(updated.config)):
         logger.warning(
-            "%s %s: the server took the change of %s and did not make it", kind, name, ", ".join(left)
+            "%s %s: the server accepted the change of %s, but did not make it", kind, name, ", ".join(left)
         )
 
     return updated

@@ -95,7 +95,7 @@ class Slots(Generic[W]):
                 raise
 
             logger.warning(
-                "a task that performs jobs was cancelled by something outside of them; another takes its place"
+                "a task that performs jobs was cancelled from outside; another one takes its place"
             )
 
         self._slots -= 1

@@ -55,6 +55,6 @@ class StallWatch:
             raise WorkerStalled(self._stream, self._consumer, state)
 
         if self._strikes > 1:
-            logger.warning("worker on %s/%s stands still: %s", self._stream, self._consumer, state)
+            logger.warning("worker on %s/%s makes no progress: %s", self._stream, self._consumer, state)
 
         self._nudge()

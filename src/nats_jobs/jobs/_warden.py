@@ -64,5 +64,5 @@ class Warden:
     def _tell(self, job: Job[Any], seconds: float) -> None:
         assert job.reason is not None
         self._reported.add(job)
-        logger.error("%r was cancelled %.0f s ago (%s) and still runs", job, seconds, job.reason.text)
+        logger.error("%r was cancelled %.0f s ago (%s) and is still running", job, seconds, job.reason.text)
         self._report.job(NotResponding, job.delivery, reason=job.reason.value, seconds=seconds)

@@ -279,7 +279,7 @@ class Worker(Generic[T]):
             task_status = anyio.TASK_STATUS_IGNORED
 
     async def _bind_again(self, gone: ConsumerGone) -> None:
-        logger.warning("%s: its jobs in hand are lost, and it is set up again", gone)
+        logger.warning("%s: its jobs in hand are lost, and it is being set up again", gone)
         while True:
             await self.connection.wait_connected()
             await self._watch.wait_recreated()
@@ -402,7 +402,7 @@ class Worker(Generic[T]):
 
     def loop_held(self, job: Job[T], seconds: float) -> None:
         logger.warning(
-            "%r held the event loop up for %.1f s; leases last %g s", job, seconds, self.site.ack_wait
+            "%r blocked the event loop for %.1f s; leases last %g s", job, seconds, self.site.ack_wait
         )
         self._report.job(LoopBlocked, job.delivery, seconds=seconds)
 

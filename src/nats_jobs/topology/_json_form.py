@@ -126,7 +126,7 @@ def _text(time: datetime | None) -> str | None:
 def _node(fields: Any, what: str) -> NodeState:
     deps = field_of(fields, "deps", list, what)
     if not all(isinstance(dep, str) for dep in deps):
-        raise Malformed(what, "'deps' has something that is no text")
+        raise Malformed(what, "'deps' has something that is not a text")
 
     given = _optional(fields, "input", list, what)
     items = _optional(fields, "items", list, what)
@@ -166,7 +166,7 @@ def _optional(fields: Any, name: str, kind: type[Any], what: str) -> Any:
 def _one_of(known: tuple[Any, ...], fields: Any, name: str, what: str) -> Any:
     text = field_of(fields, name, str, what)
     if text not in known:
-        raise Malformed(what, f"{name!r} is {text[:80]!r}; there are: {', '.join(known)}")
+        raise Malformed(what, f"{name!r} is {text[:80]!r}; the known ones are: {', '.join(known)}")
 
     return text
 

@@ -108,6 +108,8 @@ def check_token(what: str, name: object) -> str:
         TopologyError: it cannot.
     """
     if not isinstance(name, str) or len(name) > 512 or not _TOKEN.match(name):
-        raise TopologyError(f"{what} {name!r} is no token; letters, digits, '_' and '-' are allowed")
+        raise TopologyError(
+            f"{what} {name!r} is not a valid name; only letters, digits, '_' and '-' are allowed"
+        )
 
     return name

@@ -112,7 +112,7 @@ class _Greeting:
 
         if greeted.early or not greeted.parser.idle:
             # Somebody in between could have put it there, to be taken for what comes through TLS.
-            raise ProtocolError(f"{self._server} spoke between INFO and the TLS handshake")
+            raise ProtocolError(f"{self._server} sent data between INFO and the TLS handshake")
 
         await self._secure(greeted)
 

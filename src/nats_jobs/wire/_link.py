@@ -86,7 +86,7 @@ class Link:
         if not greeted.info.get("headers"):
             # It would close the connection without a word (seen on 2.15).
             self._outbox.refuses_headers = ServerRefused(
-                str(self.server), "it takes no headers (no_header_support)"
+                str(self.server), "it does not accept headers (no_header_support)"
             )
 
         # Straight there: they are on the way of every message.

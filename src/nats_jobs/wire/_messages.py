@@ -114,7 +114,7 @@ class Msg:
             BadSubject: the message asked for no reply.
         """
         if not self.reply:
-            raise BadSubject(self.reply, "the message has no reply subject, its sender waits for no answer")
+            raise BadSubject(self.reply, "the message has no reply subject; its sender expects no answer")
 
         if self._publisher is None:
             raise ConnectionClosed
@@ -170,5 +170,5 @@ def encode_headers(headers: HeaderInput) -> bytes:
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise BadSubject(
-            error.object[:80], "a header has half a surrogate pair, which no encoding can carry"
+            error.object[:80], "a header has half of a surrogate pair, which cannot be encoded"
         ) from None

@@ -47,10 +47,12 @@ def _check(seed: str) -> None:
         raw = b""
 
     if len(raw) != _LENGTH or raw[0] & 0b11111000 != _SEED:
-        raise UsageError("the nkey seed is none: it has 58 capital letters and digits and begins with SU")
+        raise UsageError(
+            "this is not an nkey seed: a seed has 58 capital letters and digits and begins with SU"
+        )
 
     if binascii.crc_hqx(raw[:-2], 0) != int.from_bytes(raw[-2:], "little"):
-        raise UsageError("the nkey seed has a typo: its checksum does not fit")
+        raise UsageError("the nkey seed has a typo: its checksum does not match")
 
     kind = (raw[0] & 0b111) << 5 | raw[1] >> 3
     if kind != _USER:

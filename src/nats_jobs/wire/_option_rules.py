@@ -77,7 +77,7 @@ def check_names(given: Mapping[str, object], known: Collection[str]) -> None:
             raise UsageError(f"there is no option {name!r} here: {_NOT_HERE[name]}")
 
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}"
+        hint = f"; did you mean {near[0]}?" if near else f"; the known ones are: {', '.join(known)}"
         raise UsageError(f"unknown option {name!r}{hint}")
 
 
@@ -132,7 +132,9 @@ def _check_ways_to_authenticate(values: Mapping[str, Any]) -> None:
     )
     for together in (plain, jwt, nkey, (plain or jwt) + nkey):
         if len(together) > 1:
-            raise UsageError(f"{' and '.join(together)} together: a connection authenticates in one way")
+            raise UsageError(
+                f"{' and '.join(together)} were given: a connection authenticates in one way only"
+            )
 
     _check_pair(values, "password", needs="user")
     _check_pair(values, "user_jwt_cb", needs="signature_cb")
@@ -156,7 +158,7 @@ def _check_inbox_prefix(prefix: str) -> None:
 def _check_headers(headers: Mapping[object, Any]) -> None:
     for name, values in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            raise UsageError(f"ws_connection_headers: {name!r} is no header name")
+            raise UsageError(f"ws_connection_headers: {name!r} is not a valid header name")
 
         if isinstance(values, str) or not all(
             isinstance(value, str) and _HEADER_VALUE.fullmatch(value) for value in values

@@ -84,7 +84,7 @@ def check_queue(queue: str) -> str:
         BadSubject: it contains a blank.
     """
     if _WHITESPACE.search(queue):
-        raise BadSubject(queue, "a queue name has no blanks")
+        raise BadSubject(queue, "a queue name cannot contain blanks")
 
     _check_text(queue)
     return queue
@@ -125,11 +125,11 @@ def subject_matches(pattern: str, subject: str) -> bool:
 
 def _tokens(subject: str) -> list[str]:
     if _WHITESPACE.search(subject):
-        raise BadSubject(subject, "a subject has no blanks")
+        raise BadSubject(subject, "a subject cannot contain blanks")
 
     tokens = subject.split(".")
     if not all(tokens):
-        raise BadSubject(subject, "a subject is not empty and has no empty token")
+        raise BadSubject(subject, "a subject cannot be empty, or have an empty token")
 
     _check_text(subject)
     return tokens
@@ -139,9 +139,10 @@ def _check_text(text: str) -> None:
     try:
         size = len(text.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
-        raise BadSubject(text, "it has half a surrogate pair, which no encoding can carry") from None
+        raise BadSubject(text, "it has half of a surrogate pair, which cannot be encoded") from None
 
     if size > _MAX_TEXT:
         raise BadSubject(
-            text[:80] + "…", f"it has {size} bytes, {_MAX_TEXT} are the most; the server would close"
+            text[:80] + "…",
+            f"it has {size} bytes, {_MAX_TEXT} are the limit; the server would close the connection",
         )

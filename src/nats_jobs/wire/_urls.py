@@ -71,7 +71,7 @@ def parse_url(url: str) -> Server:
         parts = urlsplit(url if "://" in url else f"nats://{url}")
     except ValueError:
         # Here and below without the parser's own words: they may quote a part of the password.
-        raise UsageError(f"{shown!r} is no server URL; {_LOOKS_LIKE}") from None
+        raise UsageError(f"{shown!r} is not a server URL; {_LOOKS_LIKE}") from None
 
     _check_parts(parts, shown)
     host = unquote(parts.hostname or "")
@@ -101,7 +101,7 @@ def _check_parts(parts: SplitResult, shown: str) -> None:
         or not parts.hostname
         or any(mark.isspace() or not mark.isprintable() for mark in parts.hostname)
     ):
-        raise UsageError(f"{shown!r} is no server URL; {_LOOKS_LIKE}")
+        raise UsageError(f"{shown!r} is not a server URL; {_LOOKS_LIKE}")
 
 
 def _port(parts: SplitResult, shown: str) -> int:
@@ -113,7 +113,9 @@ def _port(parts: SplitResult, shown: str) -> int:
     if port == 0:
         # What stands where the port should be may be the password of someone who forgot the host.
         place = shown.rpartition(":")[0]
-        raise UsageError(f"{place!r} is followed by something that is no port from 1 to 65535; {_LOOKS_LIKE}")
+        raise UsageError(
+            f"{place!r} is followed by something that is not a port from 1 to 65535; {_LOOKS_LIKE}"
+        )
 
     return port or _PORTS[parts.scheme]
 

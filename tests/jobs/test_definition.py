@@ -378,7 +378,7 @@ def test_an_unknown_field_is_refused_with_the_near_one(wrong: str, near: str) ->
 
 
 def test_an_unknown_field_with_no_near_one_lists_all() -> None:
-    with pytest.raises(UsageError, match=r"there are: .*concurrency.*dead_letter"):
+    with pytest.raises(UsageError, match=r"the known ones are: .*concurrency.*dead_letter"):
         untyped("ORDERS", zzz=1)
 
 

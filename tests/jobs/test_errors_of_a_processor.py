@@ -96,7 +96,7 @@ async def test_a_refused_password_is_named_as_the_reason(guarded: Server, option
     [
         ({"usr": "me"}, "did you mean user"),
         ({"reconnect_timewait": 1}, "did you mean reconnect_time_wait"),
-        ({"zzz": 1}, "there are: "),
+        ({"zzz": 1}, "the known ones are: "),
         ({"stop_grace": -1}, "stop_grace is -1; seconds, 0 or more"),
         ({"stop_grace": math.nan}, "stop_grace"),
         ({"stop_grace": "30"}, "stop_grace"),
@@ -134,10 +134,10 @@ async def test_an_argument_that_cannot_work_is_refused_before_anything_is_done(
 @pytest.mark.parametrize("what", [perform, None, "ORDERS", JobDef])
 async def test_what_is_no_definition_cannot_be_started(url: str, what: Any) -> None:
     async with job_processor(url) as p:
-        with pytest.raises(UsageError, match=r"no JobDef; build one, or put @job"):
+        with pytest.raises(UsageError, match=r"not a JobDef; build one, or put @job"):
             p.start_soon(what)
 
-        with pytest.raises(UsageError, match="no JobDef"):
+        with pytest.raises(UsageError, match="not a JobDef"):
             await p.start(what)
 
 

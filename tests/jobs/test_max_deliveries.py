@@ -533,7 +533,7 @@ async def test_a_worker_that_may_not_do_it_says_so_and_works_on(
             await p.stop()
 
     assert len(said(caplog)) == 1
-    assert "not allowed" in said(caplog)[0]
+    assert "no permission" in said(caplog)[0]
 
 
 async def test_strange_advisories_are_ignored(url: str, name: str) -> None:

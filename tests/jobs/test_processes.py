@@ -264,7 +264,7 @@ async def test_a_class_method_runs_in_a_process_and_a_method_of_an_object_is_ref
 async def test_a_function_that_its_name_does_not_lead_to_is_refused(url: str, name: str) -> None:
     hidden = in_process.traced(in_process.note_pid)
     defn = JobDef[str](stream=name, perform=hidden, run_in="process")
-    with pytest.raises(UsageError, match="is another function than perform"):
+    with pytest.raises(UsageError, match="is not the function that was given as perform"):
         async with job_processor(url) as p:
             await p.start(defn)
 

@@ -21,7 +21,7 @@ async def nothing(ctx: NodeContext[Any]) -> None:
         ({"a": Node(nothing), "b": Node(nothing, deps=["a", "a"])}, "node 'b' depends twice on 'a'"),
         ({"a": Node(nothing, type="branching")}, "no node depends on 'a'"),
         ({"a": Node(type="suspension")}, "no node depends on 'a'"),
-        ({"a b": Node(nothing)}, "node name 'a b' is no token"),
+        ({"a b": Node(nothing)}, "node name 'a b' is not a valid name"),
         ({"a": Node(nothing, deps=["a"])}, "a cycle: a -> a"),
     ],
 )

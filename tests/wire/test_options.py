@@ -40,7 +40,7 @@ def test_a_misspelt_name_is_answered_with_the_near_one(wrong: str, right: str) -
 def test_a_name_that_is_near_to_none_is_answered_with_all() -> None:
     assert (
         refusal(colour="red")
-        == f"unknown option 'colour'; there are: {', '.join(Options.__dataclass_fields__)}"
+        == f"unknown option 'colour'; the known ones are: {', '.join(Options.__dataclass_fields__)}"
     )
 
 

@@ -1,7 +1,7 @@
-"""A job that can never be performed becomes a dead letter: whole, with why it failed. Mend what was wrong, and redrive it.
+"""A job that can never be performed becomes a dead letter: whole, with why it failed. Repair the cause, and redrive it.
 
-Redriven, it goes back to where it came from, under the id it had, and counts its attempts anew. When it fails
-again its letter tells of every round.
+Redriven, it goes back to where it came from, under the id it had, and its attempts are counted from 1 again. When it
+fails again its letter tells of every round.
 
 Run it:  python examples/dead_letters.py [nats://127.0.0.1:4222]      (BACKEND=trio runs it on Trio)
 Without a URL it starts a NATS server of its own.

@@ -80,7 +80,7 @@ async def outliving_group(why: str) -> AsyncIterator[TaskGroup]:
 class _Shelter:
     """A task that holds a shielded group open until `scope` is cancelled.
 
-    Not with `TaskGroup.start`: whoever is cancelled there waits for the new task to end, and this one, shielded,
+    Not with `TaskGroup.start`: a caller that is cancelled there waits for the new task to end, and this one, shielded,
     never would. `scope` can be cancelled before the task has had its first turn.
     """
 

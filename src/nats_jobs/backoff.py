@@ -44,7 +44,7 @@ def delay_of(backoff: Backoff, attempt: int) -> float:
     """Return the seconds to wait after failing attempt number `attempt` (from 1).
 
     Raises:
-        UsageError: a function returned something that is no delay.
+        UsageError: a function returned something that is not a delay.
     """
     if callable(backoff):
         delay = backoff(attempt)

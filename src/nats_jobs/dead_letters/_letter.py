@@ -125,7 +125,7 @@ def read_letter(message: Mapping[str, Any]) -> DeadLetter:
 def _origin(place: str, headers: Headers) -> tuple[str, str]:
     """Return the stream and the subject of the job, from the subject that its letter has in DEAD_LETTERS.
 
-    Not from the headers: whoever may park letters of one stream could have an operator's redrive publish to any
+    Not from the headers: anyone who may park letters of one stream could have an operator's redrive publish to any
     other with them. A header is believed only where the subject was too long and is cut, and begins with it.
     """
     _, stream, subject = [*place.split(".", 2), "", ""][:3]

@@ -43,7 +43,7 @@ async def park(api: JetStreamApi, delivery: Delivery | Stranded, reason: str, er
     id = f"{delivery.stream}:{delivery.sequence}"
     ack = await letter.send(id)
     if ack.duplicate and not await _is_of(api, ack.sequence, delivery):
-        # A stream that was made anew counts from 1 again, and another job had this number.
+        # A stream that was created again counts from 1 again, and another job had this number.
         await letter.send(f"{id}:{letter.enqueued_at}")
 
 

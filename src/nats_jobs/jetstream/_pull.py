@@ -142,7 +142,7 @@ class Puller:
                 await self._check_existence()
 
     def recheck_consumer(self, error: NatsJobsError) -> None:
-        """Something else was refused: end if that is for good; else see whether the consumer is there, and ask anew."""
+        """Something else was refused: end if that is for good; else see whether the consumer is there, and ask again."""
         self._on_refusal(error)
         if self._state is _State.OPEN:
             self._end_epoch(PullStatus(StatusKind.RETRY_LATER, str(error)))

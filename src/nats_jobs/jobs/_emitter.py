@@ -1,4 +1,4 @@
-"""Hands events to whoever listens. A listener that fails is logged and never reaches a job."""
+"""Hands events to their listeners. A listener that fails is logged and never reaches a job."""
 
 from __future__ import annotations
 

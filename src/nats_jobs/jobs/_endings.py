@@ -63,7 +63,7 @@ def ending_of(
 ) -> Ending:
     """Pick the ending of an attempt.
 
-    What the handler asks for in so many words (Reject, Snooze) holds. Else the reason it was cut short
+    What the handler asks for explicitly (Reject, Snooze) counts. Else the reason it was cut short
     for holds, whatever it raised while it was being cancelled. A handler that returns after a stop has
     done its work; one that returns after its timeout has not done it in time.
 

@@ -188,9 +188,9 @@ class Job(Generic[T]):
         await anyio.lowlevel.checkpoint()
 
     async def progress(self, done: float, total: float | None = None) -> None:
-        """Tell the world how far the job is: a message with `{"done": …, "total": …}` as JSON.
+        """Publish how far the job has got: a message with `{"done": …, "total": …}` as JSON.
 
-        It goes to `nats_jobs.progress.<stream>.<consumer>.<sequence>`, at most once, for whoever listens.
+        It goes to `nats_jobs.progress.<stream>.<consumer>.<sequence>`, at most once, for anyone who subscribes.
         """
         subject = f"nats_jobs.progress.{self.stream}.{self._worker.consumer}.{self.sequence}"
         text = json.dumps(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 __all__ = ("SPARE_DELIVERIES", "Limits")
 
-# For stops, lost leases and crashes, which are no attempts.
+# For stops, lost leases and crashes, which are not attempts.
 SPARE_DELIVERIES = 20
 
 

@@ -61,7 +61,7 @@ def was_delayed(delivery: Delivery) -> bool:
 
 
 def seconds_to_wait(delivery: Delivery, max_delay: float) -> float:
-    """Return how long it is until a delivered job may start; 0 when it may. A header that is no time counts as none.
+    """Return how long it is until a delivered job may start; 0 when it may. A header that is not a time is ignored.
 
     Raises:
         Malformed: the time is further away than any producer of ours would set.

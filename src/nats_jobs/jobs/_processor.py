@@ -66,7 +66,7 @@ class JobProcessor:
         processor's block.
 
         Raises:
-            UsageError: it is no definition, is running here already, or the processor was told to stop.
+            UsageError: it is not a definition, already has a worker here, or the processor was told to stop.
         """
         worker = self._new_worker(defn)
         self._group.start_soon(worker.run)

@@ -33,7 +33,7 @@ class Stop:
         """Tell it. A later call can only shorten the grace.
 
         Raises:
-            UsageError: the grace is no number of seconds.
+            UsageError: the grace is not a number of seconds, 0 or more.
         """
         check_grace("grace", grace)
         ends = anyio.current_time() + (self._usual_grace if grace is None else grace)
@@ -51,7 +51,7 @@ class Stop:
 
 
 def check_grace(name: str, grace: Any) -> None:
-    """Refuse what is no number of seconds, 0 or more, and not None."""
+    """Refuse what is neither None nor a number of seconds, 0 or more."""
     if grace is not None and (
         isinstance(grace, bool) or not isinstance(grace, int | float) or not grace >= 0
     ):

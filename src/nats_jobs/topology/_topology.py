@@ -28,7 +28,7 @@ class Topology:
         name: of the whole; a token.
 
     Raises:
-        TopologyError: an unknown dependency, a cycle, a name that is used twice or is no token, a branching or
+        TopologyError: an unknown dependency, a cycle, a name that is used twice or is not valid, a branching or
             suspension node on which nothing depends. The text names the node.
     """
 

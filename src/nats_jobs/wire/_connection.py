@@ -45,7 +45,7 @@ class Connection:
 
     def __init__(self, session: Session) -> None:
         self.lowlevel = session
-        """What other rooms of the library, and whoever builds something like them, use: functions that never wait."""
+        """For the rest of the library, and for code that builds something similar: functions that never wait."""
 
         self._options = session.options
         self._thread = get_ident()

@@ -53,7 +53,7 @@ async def greet(server: Server, options: Options) -> Greeted:
     Raises:
         ConnectionError, TimeoutError: no link.
         AuthorizationFailed: the server does not accept who we are.
-        ServerRefused, ProtocolError: it is no server for us.
+        ServerRefused, ProtocolError: it is not a server that we can use.
         UsageError, MissingExtra: an option cannot be used; another server would not help.
     """
     greeting = _Greeting(server, options)

@@ -18,6 +18,6 @@ def updated(known: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
 
 
 def limit_in(info: dict[str, Any]) -> int:
-    """Return `max_payload`. What is no limit is passed over: a server's mistake must not end the connection to it."""
+    """Return `max_payload`. What is not a limit is ignored: a server's mistake must not end the connection to it."""
     limit = info.get("max_payload")
     return limit if type(limit) is int and limit > 0 else _DEFAULT_MAX_PAYLOAD

@@ -20,7 +20,7 @@ def sign(seed: str, nonce: str) -> tuple[str, bytes]:
     """Return the public key of `seed` and its signature of `nonce` (Ed25519, as the nkeys package does).
 
     Raises:
-        UsageError: it is no seed of a user.
+        UsageError: it is not the seed of a user.
         MissingExtra: the `nkeys` extra is not installed.
     """
     seed = seed.strip()

@@ -151,7 +151,7 @@ def server_urls(servers: str | Sequence[str] | None) -> list[str]:
     """Return the URLs to try: those given, else `$NATS_URL` (commas separate several), else the local default.
 
     Raises:
-        UsageError: an empty list or something that is no text.
+        UsageError: an empty list or something that is not a text.
     """
     if servers is None:
         servers = os.environ.get("NATS_URL") or DEFAULT_URL

@@ -31,7 +31,7 @@ class Pulse:
         self._on_stall = on_stall
 
     def restart(self) -> None:
-        """Begin anew with a fresh link: nothing can have been sent on it before now."""
+        """Start over with a fresh link: nothing can have been sent on it before now."""
         self.sent_not_before = anyio.current_time()
 
     def answered(self, sent_at: float) -> None:

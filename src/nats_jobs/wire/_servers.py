@@ -81,7 +81,7 @@ class ServerPool:
     def discover(self, addresses: object, current: Server) -> None:
         """Bring the discovered servers in line with `connect_urls`; given ones and the current one stay.
 
-        What is no address is passed over: a server's mistake must not end the connection to it.
+        What is not an address is ignored: a server's mistake must not end the connection to it.
         """
         found = {server.address: server for server in _readable(addresses, current.scheme)}
         if not found:

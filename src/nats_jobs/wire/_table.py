@@ -16,7 +16,7 @@ _MOST = 1024
 class Table(dict[K, V]):
     """Values by their keys, made by `make` when one is missing; what it raises is raised by the look-up.
 
-    It begins anew when it holds 1024. A dict, since one answers in half the time of an `lru_cache`.
+    It starts over when it holds 1024. A dict, since one answers in half the time of an `lru_cache`.
     """
 
     def __init__(self, make: Callable[[K], V]) -> None:

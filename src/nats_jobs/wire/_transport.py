@@ -26,7 +26,7 @@ async def open_tcp(server: Server) -> ByteStream:
     except OSError as error:
         raise ConnectionError(_in_words(error)) from error
     except ValueError as error:
-        raise ConnectionError(f"{server.host!r} is no host name: {error}") from error
+        raise ConnectionError(f"{server.host!r} is not a host name: {error}") from error
 
 
 def _in_words(error: OSError) -> str:

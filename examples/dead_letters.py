@@ -66,23 +66,23 @@ async def work(url: str) -> None:
         print("the mail server is up again")
 
         # Not those that were rejected: it would not help them. At most 10 a second, so that nothing is flooded.
-        outcome = await dead_letters.redrive_many(p, stream=STREAM, reason="exhausted", rate=10)
+        outcome = await p.dead_letters.redrive_many(stream=STREAM, reason="exhausted", rate=10)
         await wait_for(ended=outcome.redriven)
         print(f"redriven: {outcome.redriven}, kept: {outcome.kept}")
 
-        async for letter in dead_letters.browse(p, stream=STREAM, limit=1):
+        async for letter in p.dead_letters.browse(stream=STREAM, limit=1):
             print("redriven once more:", letter.payload())
-            await dead_letters.redrive(p, letter.sequence)
+            await p.dead_letters.redrive(letter.sequence)
 
         await wait_for(ended=1)
         await show_letters(p)
-        print("thrown away:", await dead_letters.purge(p, stream=STREAM))
+        print("thrown away:", await p.dead_letters.purge(stream=STREAM))
         await p.stop()
         await p.js.delete_stream(STREAM)
 
 
 async def show_letters(p: JobProcessor) -> None:
-    async for letter in dead_letters.browse(p, stream=STREAM):
+    async for letter in p.dead_letters.browse(stream=STREAM):
         print(f"parked: {letter.payload()}, {letter.reason}: {letter.error}")
         if letter.redriven:
             for number, entry in enumerate(letter.history, 1):

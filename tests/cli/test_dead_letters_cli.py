@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from nats_jobs import Reject, dead_letters, job_processor
+from nats_jobs import Reject, job_processor
 from nats_jobs.cli import main
 from support.jobs import in_stream, until
 from support.letters import hopeless, letters_of, park_jobs
@@ -55,7 +55,7 @@ def count(url: str, name: str) -> tuple[int, int]:
 
     async def counted() -> tuple[int, int]:
         async with job_processor(url) as p:
-            return await in_stream(p.js, name), await dead_letters.count(p, stream=name)
+            return await in_stream(p.js, name), await p.dead_letters.count(stream=name)
 
     return anyio.run(counted)
 
@@ -277,6 +277,6 @@ async def until_redriven(url: str, name: str) -> None:
     async with job_processor(url) as p:
 
         async def one_is() -> bool:
-            return await dead_letters.count(p, stream=name) == 1
+            return await p.dead_letters.count(stream=name) == 1
 
         await until(one_is)

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from nats.js.api import ConsumerConfig
 
-from nats_jobs import CancelReason, Job, JobDef, Reject, Snooze, dead_letters, job, job_processor
+from nats_jobs import CancelReason, Job, JobDef, Reject, Snooze, job, job_processor
 from nats_jobs.errors import JobCutShort, JobTimeout
 from nats_jobs.events import Complete, DeadLettered, Error, Interrupted, LeaseLost, Stop
 from support.jobs import Seen, in_stream, until, until_empty
@@ -130,7 +130,7 @@ async def test_a_job_that_is_stopped_on_its_last_delivery_becomes_a_dead_letter(
         await until(lambda: handle.running)
         await p.stop(grace=0)
         assert await in_stream(p.js, name) == 0
-        assert [letter.reason async for letter in dead_letters.browse(p, stream=name)] == ["interrupted"]
+        assert [letter.reason async for letter in p.dead_letters.browse(stream=name)] == ["interrupted"]
 
     assert handle.statistics().dead_lettered == 1
 
@@ -446,7 +446,7 @@ async def test_what_a_handler_raises_after_its_lease_is_used_up_counts_for_nothi
         handle = await p.start(block)
         await p.enqueue(block, None)
         await until_empty(p.js, name)
-        assert await dead_letters.count(p, stream=name) == 0
+        assert await p.dead_letters.count(stream=name) == 0
         await p.stop()
 
     assert handle.statistics().failed == 0

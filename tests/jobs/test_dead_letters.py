@@ -13,14 +13,14 @@ import pytest
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
 
 from nats_jobs import Job, JobDef, JobProcessor, Reject, dead_letters, job_processor
-from nats_jobs.dead_letters import Header, Round, _redrive
-from nats_jobs.dead_letters._box import Box
-from nats_jobs.dead_letters._fitting import publish_fitting
-from nats_jobs.dead_letters._history import read_history, write_history
+from nats_jobs.dead_letters import Failure, Header, _redrive
+from nats_jobs.dead_letters._dead_letter import read_history, write_history
+from nats_jobs.dead_letters._headers import publish_trimmed
+from nats_jobs.dead_letters._store import DeadLetterStore
 from nats_jobs.errors import ApiError, PublishRefused, SetupFailed, UsageError
 from nats_jobs.events import DeadLettered, Receive, Working
 from nats_jobs.jetstream import Settlement
-from nats_jobs.jobs import _dead_letters, _settle
+from nats_jobs.jobs import _settle
 from nats_jobs.server import run_server
 from nats_jobs.wire import connect
 from support.dying_worker import MAX_DELIVER, definition, dying_worker
@@ -52,7 +52,7 @@ async def test_a_letter_says_which_job_it_was_why_and_since_when(url: str, name:
     )
     async with job_processor(url) as p:
         [letter] = await letters_of(p, name)
-        assert await dead_letters.show(p, letter.sequence) == letter
+        assert await p.dead_letters.get(letter.sequence) == letter
 
     assert (letter.stream, letter.subject, letter.original_sequence) == (name, name, 1)
     assert (letter.consumer, letter.id) == (f"{name}Consumer", "job-7")
@@ -64,7 +64,7 @@ async def test_a_letter_says_which_job_it_was_why_and_since_when(url: str, name:
     assert letter.headers.get_all("X-Mine") == ["a", "b"]
     assert letter.payload() == "x"
     assert letter.history == (
-        Round(
+        Failure(
             parked_at=letter.parked_at,
             reason="exhausted",
             attempts=1,
@@ -84,9 +84,9 @@ async def test_letters_come_oldest_first_and_can_be_selected(url: str, name: str
         late = await letters_of(p, name, after=letters[0].sequence, limit=2)
         none = await letters_of(p, f"{name}_OTHER")
         counts = [
-            await dead_letters.count(p, stream=name),
-            await dead_letters.count(p, stream=name, reason="exhausted"),
-            await dead_letters.count(p, stream=f"{name}_OTHER"),
+            await p.dead_letters.count(stream=name),
+            await p.dead_letters.count(stream=name, reason="exhausted"),
+            await p.dead_letters.count(stream=f"{name}_OTHER"),
         ]
 
     assert [letter.payload() for letter in letters] == [0, 1, 2, 3]
@@ -103,7 +103,7 @@ async def test_reading_ends_with_the_last_letter_that_was_there_when_it_began(ur
     await park_jobs(url, hopeless(f"{name}_OTHER"), ["other"])
     seen = []
     async with job_processor(url) as p:
-        async for letter in dead_letters.browse(p, stream=name):
+        async for letter in p.dead_letters.browse(stream=name):
             seen.append(letter.payload())
             await park_jobs(url, hopeless(name), ["later"])
 
@@ -129,12 +129,12 @@ async def test_what_a_foreign_client_put_there_can_be_read(url: str, name: str) 
 
 async def test_without_the_stream_there_are_no_letters() -> None:
     async with run_server() as server, job_processor(server.url) as p:
-        assert [letter async for letter in dead_letters.browse(p)] == []
-        assert await dead_letters.count(p) == await dead_letters.purge(p) == 0
-        assert (await dead_letters.redrive_many(p)).redriven == 0
-        for call in (dead_letters.show, dead_letters.redrive, dead_letters.remove):
+        assert [letter async for letter in p.dead_letters.browse()] == []
+        assert await p.dead_letters.count() == await p.dead_letters.purge() == 0
+        assert (await p.dead_letters.redrive_many()).redriven == 0
+        for call in (p.dead_letters.get, p.dead_letters.redrive, p.dead_letters.remove):
             with pytest.raises(UsageError, match="no dead letter 1"):
-                await call(p, 1)
+                await call(1)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ async def test_without_the_stream_there_are_no_letters() -> None:
 async def test_a_selection_that_cannot_work_is_refused(url: str, wrong: dict[str, Any]) -> None:
     async with job_processor(url) as p:
         with pytest.raises(UsageError, match=next(iter(wrong))):
-            await dead_letters.redrive_many(p, **wrong)
+            await p.dead_letters.redrive_many(**wrong)
 
 
 # Giving back...
@@ -171,7 +171,7 @@ async def test_a_redriven_job_is_performed_as_it_was_enqueued_and_its_letter_is_
     await park_jobs(url, hopeless(name), ["x"], id="job-7", headers={"X-Mine": ["a", "b"]})
     async with job_processor(url) as p:
         [letter] = await letters_of(p, name)
-        ack = await dead_letters.redrive(p, letter.sequence)
+        ack = await p.dead_letters.redrive(letter.sequence)
         assert (ack.stream, ack.sequence, ack.duplicate) == (name, 2, False)
         assert await letters_of(p, name) == []
         await p.start(JobDef(stream=name, perform=perform))
@@ -202,12 +202,12 @@ async def test_redriving_after_a_crash_before_the_removal_does_not_make_a_second
         async with job_processor(limited) as p:
             [letter] = await letters_of(p, name)
             with pytest.raises(Exception, match=r"STREAM\.MSG\.DELETE"):
-                await dead_letters.redrive(p, letter.sequence)
+                await p.dead_letters.redrive(letter.sequence)
 
         async with job_processor(full) as p:
             assert await in_stream(p.js, name) == 1
             assert await letters_of(p, name) == [letter]
-            assert (await dead_letters.redrive(p, letter.sequence)).duplicate
+            assert (await p.dead_letters.redrive(letter.sequence)).duplicate
             assert await in_stream(p.js, name) == 1
             assert await letters_of(p, name) == []
 
@@ -216,23 +216,23 @@ async def test_redriving_that_is_cancelled_after_the_job_is_stored_removes_the_l
     url: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def cancelled_then(*args: Any, **options: Any) -> Any:
-        ack = await publish_fitting(*args, **options)
+        ack = await publish_trimmed(*args, **options)
         scope.cancel()
         return ack
 
-    remove = Box.remove
+    remove = DeadLetterStore.remove
 
     async def remove_later(*args: Any) -> bool:
         await anyio.sleep(0.05)
         return await remove(*args)
 
     await park_jobs(url, hopeless(name), ["x"])
-    monkeypatch.setattr(_redrive, "publish_fitting", cancelled_then)
-    monkeypatch.setattr(Box, "remove", remove_later)
+    monkeypatch.setattr(_redrive, "publish_trimmed", cancelled_then)
+    monkeypatch.setattr(DeadLetterStore, "remove", remove_later)
     async with job_processor(url) as p:
         [letter] = await letters_of(p, name)
         with anyio.CancelScope() as scope:
-            await dead_letters.redrive(p, letter.sequence)
+            await p.dead_letters.redrive(letter.sequence)
 
         assert scope.cancel_called
         assert await in_stream(p.js, name) == 1
@@ -245,7 +245,7 @@ async def test_two_who_redrive_the_same_letter_make_one_job(url: str, name: str)
         for p in (one, other):
 
             async def redrive_all(p: JobProcessor = p) -> None:
-                await dead_letters.redrive_many(p, stream=name)
+                await p.dead_letters.redrive_many(stream=name)
 
             group.start_soon(redrive_all)
 
@@ -259,7 +259,7 @@ async def test_a_letter_shows_every_round_it_was_parked_in(url: str, name: str) 
     async with job_processor(url) as p:
         for failure in (Reject("second\r\nround"), KeyError("third")):
             [letter] = await letters_of(p, name)
-            await dead_letters.redrive(p, letter.sequence)
+            await p.dead_letters.redrive(letter.sequence)
             await work_off(url, hopeless(name, lambda job, failure=failure: failure))  # type: ignore[misc]
 
         [letter] = await letters_of(p, name)
@@ -281,7 +281,7 @@ async def test_a_job_parked_again_without_being_performed_comes_with_its_history
     async with job_processor(url) as p:
         [letter] = await letters_of(p, name)
         assert letter.attempts == 2
-        await dead_letters.redrive(p, letter.sequence)
+        await p.dead_letters.redrive(letter.sequence)
         await work_off(url, hopeless(name, lambda job: ValueError("second")))
         [letter] = await letters_of(p, name)
 
@@ -290,7 +290,7 @@ async def test_a_job_parked_again_without_being_performed_comes_with_its_history
 
 async def test_a_history_is_bounded_and_keeps_the_newest() -> None:
     rounds = [
-        Round(
+        Failure(
             parked_at=datetime.now(UTC),
             reason="exhausted",
             attempts=n,
@@ -308,7 +308,7 @@ async def test_a_history_is_bounded_and_keeps_the_newest() -> None:
         assert [entry.attempts for entry in kept] == list(range(50))[-len(kept) :]
 
     short = [
-        Round(parked_at=rounds[0].parked_at, reason="rejected", attempts=1, error_type="E", error="no")
+        Failure(parked_at=rounds[0].parked_at, reason="rejected", attempts=1, error_type="E", error="no")
     ] * 50
     assert read_history(write_history(short)) == tuple(short[:20])
 
@@ -324,11 +324,11 @@ async def test_a_letter_whose_stream_is_gone_or_takes_it_no_more_is_kept_and_say
         )
         await p.js.update_stream(elsewhere)
         with pytest.raises(PublishRefused, match=f"{name}.* does not take this subject any more.*is kept"):
-            await dead_letters.redrive(p, letter.sequence)
+            await p.dead_letters.redrive(letter.sequence)
 
         await p.js.delete_stream(name)
         with pytest.raises(PublishRefused, match=f"{name}.* does not exist any more.*is kept"):
-            await dead_letters.redrive(p, letter.sequence)
+            await p.dead_letters.redrive(letter.sequence)
 
         assert await letters_of(p, name) == [letter]
 
@@ -339,10 +339,10 @@ async def test_what_cannot_be_redriven_does_not_hold_up_the_others() -> None:
         await park_jobs(server.url, hopeless("HERE"), range(3))
         async with job_processor(server.url) as p:
             await p.js.delete_stream("GONE")
-            outcome = await dead_letters.redrive_many(p)
+            outcome = await p.dead_letters.redrive_many()
             assert (outcome.redriven, outcome.kept, sorted(outcome.failures)) == (3, 2, [1, 2])
             assert all("GONE" in str(failure) for failure in outcome.failures.values())
-            assert [letter.stream async for letter in dead_letters.browse(p)] == ["GONE"] * 2
+            assert [letter.stream async for letter in p.dead_letters.browse()] == ["GONE"] * 2
             assert await in_stream(p.js, "HERE") == 3
 
 
@@ -352,9 +352,9 @@ async def test_only_what_is_selected_is_redriven(url: str, name: str) -> None:
     async with job_processor(url) as p:
         letters = await letters_of(p, name)
         options: dict[str, Any] = {"stream": name, "reason": "rejected", "before": letters[5].parked_at}
-        outcome = await dead_letters.redrive_many(p, **options, limit=1)
+        outcome = await p.dead_letters.redrive_many(**options, limit=1)
         assert (outcome.redriven, outcome.kept) == (1, 0)
-        assert (await dead_letters.redrive_many(p, **options)).redriven == 1
+        assert (await p.dead_letters.redrive_many(**options)).redriven == 1
         assert [letter.payload() for letter in await letters_of(p, name)] == [0, 2, 4, 5]
 
 
@@ -363,7 +363,7 @@ async def test_jobs_that_fail_again_are_not_redriven_again_by_the_same_call(url:
     async with job_processor(url) as p:
         await p.start(hopeless(name))
         with anyio.fail_after(LIMIT):
-            outcome = await dead_letters.redrive_many(p, stream=name, rate=20)
+            outcome = await p.dead_letters.redrive_many(stream=name, rate=20)
 
         await until_empty(p.js, name)
         letters = await letters_of(p, name)
@@ -377,7 +377,7 @@ async def test_redriving_goes_no_faster_than_its_rate(url: str, name: str) -> No
     await park_jobs(url, hopeless(name), range(4))
     async with job_processor(url) as p:
         start = anyio.current_time()
-        await dead_letters.redrive_many(p, stream=name, rate=10)
+        await p.dead_letters.redrive_many(stream=name, rate=10)
         assert anyio.current_time() - start >= 0.3
 
 
@@ -387,18 +387,18 @@ async def test_where_nothing_can_be_removed_nothing_is_redriven_and_the_refusal_
         async with job_processor(server.url) as p:
             config = {**dead_letters.stream_config(), "deny_delete": True, "deny_purge": True}
             await p.js.update_stream(StreamConfig(**config))  # type: ignore[arg-type]
-            for redriving in (dead_letters.redrive(p, 1), dead_letters.redrive_many(p)):
+            for redriving in (p.dead_letters.redrive(1), p.dead_letters.redrive_many()):
                 with pytest.raises(UsageError, match="deny_delete"):
                     await redriving
 
             with pytest.raises(ApiError, match="purge not permitted"):
-                await dead_letters.purge(p)
+                await p.dead_letters.purge()
 
             with pytest.raises(ApiError, match="delete not permitted"):
-                await dead_letters.remove(p, 1)
+                await p.dead_letters.remove(1)
 
             assert await in_stream(p.js, "JOBS") == 0
-            assert await dead_letters.count(p) == 1
+            assert await p.dead_letters.count() == 1
 
 
 # Throwing away...
@@ -411,19 +411,18 @@ async def test_only_what_is_selected_is_thrown_away() -> None:
         await park_jobs(server.url, hopeless("OTHERS"), range(2))
         async with job_processor(server.url) as p:
             letters = await letters_of(p, "JOBS")
-            await dead_letters.remove(p, letters[0].sequence)
+            await p.dead_letters.remove(letters[0].sequence)
             with pytest.raises(UsageError, match="no dead letter 1"):
-                await dead_letters.remove(p, letters[0].sequence)
+                await p.dead_letters.remove(letters[0].sequence)
 
             assert (
-                await dead_letters.purge(p, stream="JOBS", reason="rejected", before=letters[5].parked_at)
-                == 2
+                await p.dead_letters.purge(stream="JOBS", reason="rejected", before=letters[5].parked_at) == 2
             )
             assert [letter.payload() for letter in await letters_of(p, "JOBS")] == [2, 4, 5]
-            assert await dead_letters.purge(p, stream="JOBS") == 3
-            assert [letter.stream async for letter in dead_letters.browse(p)] == ["OTHERS"] * 2
-            assert await dead_letters.purge(p) == 2
-            assert await dead_letters.count(p) == 0
+            assert await p.dead_letters.purge(stream="JOBS") == 3
+            assert [letter.stream async for letter in p.dead_letters.browse()] == ["OTHERS"] * 2
+            assert await p.dead_letters.purge() == 2
+            assert await p.dead_letters.count() == 0
 
 
 # Parking...
@@ -438,7 +437,7 @@ async def test_parking_a_delivery_twice_stores_one_letter(url: str, name: str) -
         for _ in range(2):
             await dead_letters.park(p.api, delivery, "rejected", Reject("no"))
 
-        assert await dead_letters.count(p, stream=name) == 1
+        assert await p.dead_letters.count(stream=name) == 1
 
 
 async def test_parking_a_later_delivery_of_the_same_job_stores_no_second_letter(url: str, name: str) -> None:
@@ -481,7 +480,7 @@ async def test_a_stream_made_anew_does_not_hide_them_either_when_the_first_lette
     async with job_processor(url) as p:
         await park_jobs(url, hopeless(name), ["first life"])
         await p.js.delete_stream(name)
-        assert await dead_letters.purge(p, stream=name) == 1
+        assert await p.dead_letters.purge(stream=name) == 1
         await park_jobs(url, hopeless(name), ["second life"])
         assert [letter.payload() for letter in await letters_of(p, name)] == ["second life"]
 
@@ -525,7 +524,7 @@ async def test_headers_of_any_client_come_along_but_not_those_that_instruct_the_
         await work_off(url, hopeless(name))
         [letter] = await letters_of(p, name)
         raw = await p.js.get_msg(dead_letters.STREAM, letter.sequence)
-        await dead_letters.redrive(p, letter.sequence)
+        await p.dead_letters.redrive(letter.sequence)
         await work_off(url, hopeless(name))
         [again] = await letters_of(p, name)
 
@@ -563,7 +562,7 @@ async def test_a_job_as_large_as_the_server_takes_is_parked_whole_and_redriven_w
                     assert [letter.redriven for letter in letters] == [times] * 2
                     assert {len(letter.error) for letter in letters} <= {200, 2000}
 
-                assert (await dead_letters.redrive_many(p)).redriven == 2
+                assert (await p.dead_letters.redrive_many()).redriven == 2
 
             assert await in_stream(p.js, "JOBS") == 2
 
@@ -582,7 +581,7 @@ async def test_a_job_with_as_many_headers_as_jetstream_takes_keeps_them(
         for _ in range(2):
             letters = await letters_of(p, name)
             assert [dict(letter.headers) for letter in letters] == [{"X-Large": large}] * 2
-            assert (await dead_letters.redrive_many(p, stream=name)).redriven == 2
+            assert (await p.dead_letters.redrive_many(stream=name)).redriven == 2
             await work_off(url, hopeless(name, lambda job: ValueError("e" * 5000)))
 
 
@@ -630,7 +629,7 @@ async def test_parking_is_repeated_until_it_succeeds_and_the_handler_is_not(
         assert await in_stream(p.js, "JOBS") == 1
         assert [event.attempt for event in seen.of(Receive)] == [1]
         assert not seen.of(DeadLettered)
-        await dead_letters.purge(p)
+        await p.dead_letters.purge()
         await until_empty(p.js, "JOBS")
         assert [letter.payload() for letter in await letters_of(p, "JOBS")] == ["x"]
         await p.stop()
@@ -667,7 +666,7 @@ async def test_a_job_whose_parking_takes_too_long_is_kept(
         defn = hopeless(name)
         await p.start(defn)
         with monkeypatch.context() as patched:
-            patched.setattr(_dead_letters, "park", never)
+            patched.setattr(dead_letters, "park", never)
             await p.enqueue(defn, "x")
             await until(lambda: len(tries) > 1)
 
@@ -689,7 +688,7 @@ async def test_a_job_that_is_being_parked_when_all_is_cancelled_is_parked_to_the
         await cancelled.wait()
         await park(*args)
 
-    monkeypatch.setattr(_dead_letters, "park", slowly)
+    monkeypatch.setattr(dead_letters, "park", slowly)
     seen = Seen()
     defn = hopeless(name)
 
@@ -728,7 +727,7 @@ async def test_a_stream_of_dead_letters_with_settings_of_the_operator_is_used_as
         await p.js.add_stream(StreamConfig(**theirs))
         await park_jobs(server.url, hopeless("JOBS"), ["x"])
         [letter] = await letters_of(p, "JOBS")
-        await dead_letters.redrive(p, letter.sequence)
+        await p.dead_letters.redrive(letter.sequence)
         kept = (await p.js.stream_info(dead_letters.STREAM)).config
 
     assert {field: getattr(kept, field) for field in config} == config
@@ -761,7 +760,7 @@ async def test_a_job_of_which_workers_die_is_parked_and_the_others_go_on(
             await p.enqueue(defn, payload)
 
         async def letters() -> int:
-            return await dead_letters.count(p, stream=name)
+            return await p.dead_letters.count(stream=name)
 
         while not await letters():
             with dying_worker(url, name, ledger, backend) as worker:
@@ -802,4 +801,4 @@ async def test_others_do_not_wait_until_the_one_is_parked(url: str, name: str, t
                 await until(lambda payload=payload: payload in ledger.read_text().splitlines())  # type: ignore[misc]
 
         assert ledger.read_text().splitlines() == ["poison", "job"]
-        assert await dead_letters.count(p, stream=name) == 0
+        assert await p.dead_letters.count(stream=name) == 0

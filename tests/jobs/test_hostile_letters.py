@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from nats_jobs import Job, JobDef, Reject, dead_letters, job, job_processor
-from nats_jobs.cli import _letter_texts as texts
+from nats_jobs.cli import _formatting as texts
 from nats_jobs.dead_letters import Header
-from nats_jobs.dead_letters._history import read_history, write_history
+from nats_jobs.dead_letters._dead_letter import read_history, write_history
 from nats_jobs.server import run_server
 from support.jobs import LIMIT, in_stream, until_empty
 
@@ -60,10 +60,10 @@ async def test_whatever_history_a_producer_sends_its_letter_and_the_others_can_b
         await p.enqueue(refuse, "harmless")
         await until_empty(p.js, name)
         await handle.stop()
-        letters = [letter async for letter in dead_letters.browse(p, stream=name)]
+        letters = [letter async for letter in p.dead_letters.browse(stream=name)]
         assert [letter.payload() for letter in letters] == ["hostile", "harmless"]
         assert all(text.isprintable() for entry in letters[0].history for text in (entry.reason, entry.error))
-        outcome = await dead_letters.redrive_many(p, stream=name)
+        outcome = await p.dead_letters.redrive_many(stream=name)
         await p.stop()
 
     assert (outcome.redriven, outcome.kept) == (2, 0)
@@ -95,7 +95,7 @@ async def test_a_letter_is_redriven_to_the_stream_under_whose_subject_it_lies_wh
             Header.SEQUENCE: "1",
         }
         await p.connection.request(f"dead_letters.{name}.{name}", b"forged", headers=forged)
-        outcome = await dead_letters.redrive_many(p, stream=name)
+        outcome = await p.dead_letters.redrive_many(stream=name)
         assert (outcome.redriven, outcome.kept) == (1, 0)
         assert await in_stream(p.js, other) == 0
         assert await in_stream(p.js, name) == 1
@@ -149,22 +149,22 @@ async def test_a_letter_that_nobody_can_read_is_shown_as_it_is_can_be_removed_an
         await send_raw(server.url, b"dead_letters.JOBS.JOBS", b"NATS/1.0\r\n\r\n", b"harmless")
         total = len(UNREADABLE_HEADERS) + len(UNREADABLE_SUBJECTS) + 2
 
-        letters = [letter async for letter in dead_letters.browse(p)]
+        letters = [letter async for letter in p.dead_letters.browse()]
         assert [letter.sequence for letter in letters] == list(range(1, total + 1))
-        assert await dead_letters.count(p) == await dead_letters.count(p, before=SOME_DAY) == total
+        assert await p.dead_letters.count() == await p.dead_letters.count(before=SOME_DAY) == total
         assert letters[0].data == b"[" * 70_000
         for letter in letters:
-            assert all(line.isprintable() for line in texts.sheet(letter).splitlines())
-            assert all(cell for cell in texts.row(letter)[:5])
+            assert all(line.isprintable() for line in texts.details(letter).splitlines())
+            assert all(cell for cell in texts.table_row(letter)[:5])
             json.loads(texts.as_json(letter, payload=True))
 
-        outcome = await dead_letters.redrive_many(p)
+        outcome = await p.dead_letters.redrive_many()
         assert outcome.redriven == len(UNREADABLE_HEADERS) + 1
         assert outcome.kept == len(outcome.failures) == len(UNREADABLE_SUBJECTS) + 1
         last = await p.api.get_message("JOBS", {"last_by_subj": "JOBS"})
         assert last is not None
         assert b64decode(last["data"]) == b"harmless"
         for sequence in outcome.failures:
-            await dead_letters.remove(p, sequence)
+            await p.dead_letters.remove(sequence)
 
-        assert await dead_letters.count(p) == 0
+        assert await p.dead_letters.count() == 0

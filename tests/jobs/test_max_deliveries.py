@@ -16,7 +16,7 @@ from nats_jobs import CancelReason, Job, JobDef, JobProcessor, Reject, dead_lett
 from nats_jobs.errors import NoResponders
 from nats_jobs.events import Complete, DeadLettered, LeaseLost, Receive, Stop
 from nats_jobs.jetstream import Delivery
-from nats_jobs.jobs import _dead_letters, _max_deliveries
+from nats_jobs.jobs import _max_deliveries
 from nats_jobs.jobs._max_deliveries import MaxDeliveriesMonitor
 from nats_jobs.server import run_server
 from nats_jobs.wire import connect
@@ -110,13 +110,13 @@ async def test_a_job_whose_last_delivery_is_lost_becomes_a_dead_letter(
 
 async def test_of_several_workers_one_acts(url: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[int] = []
-    find = dead_letters.Stranded.find
+    find = dead_letters.StoredMessage.find
 
     async def noted(connection: Any, stream: str, consumer: str, sequence: int, attempt: int) -> Any:
         looked_at.append(sequence)
         return await find(connection, stream, consumer, sequence, attempt)
 
-    monkeypatch.setattr(dead_letters.Stranded, "find", noted)
+    monkeypatch.setattr(dead_letters.StoredMessage, "find", noted)
     seen = Seen()
     defn = definition(name)
     await park_jobs(url, defn, [])
@@ -143,14 +143,14 @@ async def test_who_finds_a_job_removed_by_somebody_else_does_not_count_it(
     url: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     removed: list[bool] = []
-    remove = dead_letters.Stranded.remove
+    remove = dead_letters.StoredMessage.remove
 
-    async def after_another(job: dead_letters.Stranded, connection: Any) -> bool:
+    async def after_another(job: dead_letters.StoredMessage, connection: Any) -> bool:
         removed.append(await remove(job, connection))
         removed.append(await remove(job, connection))
         return removed[-1]
 
-    monkeypatch.setattr(dead_letters.Stranded, "remove", after_another)
+    monkeypatch.setattr(dead_letters.StoredMessage, "remove", after_another)
     seen = Seen()
     defn = definition(name, ack_wait=LONG)
     await park_jobs(url, defn, [])
@@ -292,7 +292,7 @@ async def test_a_forged_advisory_does_not_end_a_job_that_is_performed(
         released.set()
         await until_empty(p.js, name)
         await seen.wait_for(Complete)
-        assert await dead_letters.count(p, stream=name) == 0
+        assert await p.dead_letters.count(stream=name) == 0
         for each in fleet:
             await each.stop()
 
@@ -317,7 +317,7 @@ async def test_a_forged_advisory_about_a_job_that_was_not_delivered_is_ignored_a
         await until(lambda: monitor.ignored >= 2)
         released.set()
         await until_empty(p.js, name)
-        assert await dead_letters.count(p, stream=name) == 0
+        assert await p.dead_letters.count(stream=name) == 0
         await p.stop()
 
     assert len([text for text in caplog.messages if "is ignored" in text]) == 1
@@ -337,7 +337,7 @@ async def test_an_advisory_does_not_remove_the_job_of_another_consumer(url: str,
         monitor = handle._worker._max_deliveries
         await until(lambda: monitor.ignored == 1)
         assert await in_stream(p.js, name) == 1
-        assert await dead_letters.count(p, stream=name) == 0
+        assert await p.dead_letters.count(stream=name) == 0
         await p.stop()
 
 
@@ -352,7 +352,7 @@ async def test_without_dead_letters_it_is_removed_and_told(url: str, name: str) 
         await until_empty(p.js, name)
         [event] = await seen.wait_for(DeadLettered)
         assert (event.reason, event.sequence) == ("crash-loop", 1)
-        assert await dead_letters.count(p, stream=name) == 0
+        assert await p.dead_letters.count(stream=name) == 0
         await p.stop()
 
 
@@ -372,7 +372,7 @@ async def test_what_cannot_be_parked_is_tried_again(
             await delivery()
             await until(lambda: said(caplog))
             assert await in_stream(p.js, "JOBS") == 1
-            await dead_letters.purge(p)
+            await p.dead_letters.purge()
             await until_empty(p.js, "JOBS")
             assert [letter.payload() for letter in await letters_of(p, "JOBS")] == ["x"]
             await p.stop()
@@ -390,7 +390,7 @@ async def test_one_that_cannot_be_ended_does_not_hold_up_the_others(
         await park(connection, job, *args)
 
     monkeypatch.setattr(_max_deliveries, "_RETRY_INTERVAL", 0.05)
-    monkeypatch.setattr(_dead_letters, "park", all_but_the_first)
+    monkeypatch.setattr(dead_letters, "park", all_but_the_first)
     defn = definition(name, ack_wait=LONG)
     await park_jobs(url, defn, [])
     async with job_processor(url) as p, first_in_line(p, name, 2) as delivery:
@@ -411,13 +411,13 @@ async def test_what_is_parked_is_not_parked_again_when_its_removal_fails(
     """The server recognizes a second letter for a while only."""
     parked: list[int] = []
     removals = 0
-    park, remove = dead_letters.park, dead_letters.Stranded.remove
+    park, remove = dead_letters.park, dead_letters.StoredMessage.remove
 
     async def noted(connection: Any, job: Any, *args: Any) -> None:
         parked.append(job.sequence)
         await park(connection, job, *args)
 
-    async def fail_first(job: dead_letters.Stranded, connection: Any) -> bool:
+    async def fail_first(job: dead_letters.StoredMessage, connection: Any) -> bool:
         nonlocal removals
         removals += 1
         if removals == 1:
@@ -426,8 +426,8 @@ async def test_what_is_parked_is_not_parked_again_when_its_removal_fails(
         return await remove(job, connection)
 
     monkeypatch.setattr(_max_deliveries, "_RETRY_INTERVAL", 0.05)
-    monkeypatch.setattr(_dead_letters, "park", noted)
-    monkeypatch.setattr(dead_letters.Stranded, "remove", fail_first)
+    monkeypatch.setattr(dead_letters, "park", noted)
+    monkeypatch.setattr(dead_letters.StoredMessage, "remove", fail_first)
     defn = definition(name, ack_wait=LONG)
     await park_jobs(url, defn, [])
     async with job_processor(url) as p, first_in_line(p, name) as delivery:
@@ -463,14 +463,14 @@ async def test_a_stop_while_a_job_is_being_removed_begins_nothing_new(
 ) -> None:
     """The removal is waited for; until then a request at the server would go on bringing jobs."""
     removing, release = anyio.Event(), anyio.Event()
-    remove = dead_letters.Stranded.remove
+    remove = dead_letters.StoredMessage.remove
 
     async def slowly(*args: Any) -> bool:
         removing.set()
         await release.wait()
         return await remove(*args)
 
-    monkeypatch.setattr(dead_letters.Stranded, "remove", slowly)
+    monkeypatch.setattr(dead_letters.StoredMessage, "remove", slowly)
     seen = Seen()
     defn = definition(name, ack_wait=LONG)
     await park_jobs(url, defn, [])
@@ -553,7 +553,7 @@ async def test_strange_advisories_are_ignored(url: str, name: str) -> None:
         await tell(p, name, 99)
         await tell(p, name, 1)
         await until_empty(p.js, name)
-        assert await dead_letters.count(p, stream=name) == 1
+        assert await p.dead_letters.count(stream=name) == 1
         await p.stop()
 
 

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from nats.js.api import ConsumerConfig
 
-from nats_jobs import Job, JobDef, JobProcessor, Reject, dead_letters, job_processor
+from nats_jobs import Job, JobDef, JobProcessor, Reject, job_processor
 from nats_jobs.errors import PermissionDenied
 from nats_jobs.events import Complete, DeadLettered, ServerError, Working
 from nats_jobs.server import run_server
@@ -87,12 +87,12 @@ async def test_a_worker_performs_extends_and_parks_what_a_producer_enqueues_and_
         assert seen.of(Working)
         assert [event.attempt for event in seen.of(Complete)] == [1]
 
-        [letter] = [letter async for letter in dead_letters.browse(operator, stream=STREAM)]
+        [letter] = [letter async for letter in operator.dead_letters.browse(stream=STREAM)]
         assert letter.payload() == "hopeless"
-        assert await dead_letters.count(operator) == 1
-        await dead_letters.redrive(operator, letter.sequence)
+        assert await operator.dead_letters.count() == 1
+        await operator.dead_letters.redrive(letter.sequence)
         await seen.wait_for(DeadLettered, 2)
-        assert await dead_letters.purge(operator, stream=STREAM) == 1
+        assert await operator.dead_letters.purge(stream=STREAM) == 1
         await handle.stop()
 
     assert not seen.of(ServerError)
@@ -167,9 +167,9 @@ async def test_a_producer_can_neither_read_nor_remove_dead_letters_or_jobs(url: 
 
     async with connected_as("producer", url) as p:
         for forbidden in (
-            dead_letters.count(p),
-            dead_letters.show(p, 1),
-            dead_letters.purge(p),
+            p.dead_letters.count(),
+            p.dead_letters.get(1),
+            p.dead_letters.purge(),
             p.api.get_message(STREAM, {"seq": 1}),
             p.api.delete_message(STREAM, 1),
             p.api.purge(STREAM),
@@ -191,7 +191,7 @@ async def test_a_worker_reaches_no_other_stream_and_removes_no_letter(url: str) 
     async with connected_as("worker", url) as p:
         await (await p.start(DEFN)).stop()
         for forbidden in (
-            dead_letters.purge(p),
+            p.dead_letters.purge(),
             p.api.delete_message("DEAD_LETTERS", 1),
             p.api.create_stream({"name": "OTHER", "subjects": ["other"]}),
             p.api.get_message("OTHER", {"seq": 1}),

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from nats_jobs import JobDef, dead_letters, job_processor
+from nats_jobs import JobDef, job_processor
 from nats_jobs.errors import ProcessDied, ProcessNotStarted, RemoteError, UsageError
 from nats_jobs.events import Complete, DeadLettered, Error, Interrupted
 from support import in_process
@@ -55,7 +55,7 @@ async def test_however_a_function_ends_event_and_dead_letter_tell_it(url: str, n
         await until_empty(p.js, name)
         kinds = {ack.sequence: kind for ack, kind in zip(sent, ENDS, strict=True)}
         errors = {kinds[event.sequence]: event.error for event in seen.of(Error)}
-        letters = {letter.payload(): letter async for letter in dead_letters.browse(p, stream=name)}
+        letters = {letter.payload(): letter async for letter in p.dead_letters.browse(stream=name)}
         await p.stop()
 
     assert set(errors) == set(letters) == set(ENDS)

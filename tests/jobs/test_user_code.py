@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nats_jobs import Job, JobDef, dead_letters, job_processor
+from nats_jobs import Job, JobDef, job_processor
 from nats_jobs.errors import Reject
 from nats_jobs.events import DeadLettered, Event
 from nats_jobs.wire import connect
@@ -61,7 +61,7 @@ async def test_what_a_codec_raises_makes_the_message_a_dead_letter_and_the_next_
 
         await p.enqueue(defn, 7)
         await until_empty(p.js, name)
-        assert await dead_letters.count(p, stream=name) == 1
+        assert await p.dead_letters.count(stream=name) == 1
         await p.stop()
 
     assert called == [7]

@@ -10,7 +10,7 @@ from functools import partial
 
 import anyio
 
-from nats_jobs import dead_letters, job_processor
+from nats_jobs import job_processor
 from nats_jobs.errors import NoResponders
 from nats_jobs.server import run_server
 from soak.order import SAMPLE, Soak
@@ -45,7 +45,7 @@ async def _watched(site: Site, worker: subprocess.Popen[bytes]) -> Report:
     samples = await _feed(site)
     seconds = time.monotonic() - since
     samples.append(await _idle_sample(site))
-    left, parked = await site.in_stream(), await dead_letters.count(site.p, stream=site.soak.stream)
+    left, parked = await site.in_stream(), await site.p.dead_letters.count(stream=site.soak.stream)
     worker.send_signal(signal.SIGTERM)
     exit_code = await anyio.to_thread.run_sync(partial(worker.wait, _LIMIT))
     return Report(site.soak, samples, seconds, left, parked, exit_code)

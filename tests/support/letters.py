@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from nats.js.api import StreamConfig
 
-from nats_jobs import Job, JobDef, JobProcessor, Reject, dead_letters, job_processor
+from nats_jobs import Job, JobDef, JobProcessor, Reject, job_processor
 from nats_jobs.dead_letters import DeadLetter
 from nats_jobs.jetstream import Delivery
 from support.jobs import LIMIT, until_empty
@@ -46,7 +46,7 @@ async def work_off(url: str, defn: JobDef[Any]) -> None:
 
 
 async def letters_of(p: JobProcessor, stream: str, **options: Any) -> list[DeadLetter]:
-    return [letter async for letter in dead_letters.browse(p, stream=stream, **options)]
+    return [letter async for letter in p.dead_letters.browse(stream=stream, **options)]
 
 
 async def pull_one(p: JobProcessor, stream: str) -> Delivery:

@@ -14,7 +14,7 @@ import anyio
 from .. import dead_letters
 from ..errors import NatsJobsError, UsageError
 from ..jobs import JobProcessor, job_processor
-from . import _letter_texts as texts
+from . import _formatting as texts
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -110,8 +110,8 @@ async def _list(processor: JobProcessor, options: argparse.Namespace) -> None:
     last = 0
     # One more than is shown, to know whether there are more.
     ask_for = None if limit is None else limit + 1
-    async for letter in dead_letters.browse(
-        processor, **_selection(options), after=options.after, limit=ask_for
+    async for letter in processor.dead_letters.browse(
+        **_selection(options), after=options.after, limit=ask_for
     ):
         if listed == limit:
             table.flush()
@@ -123,7 +123,7 @@ async def _list(processor: JobProcessor, options: argparse.Namespace) -> None:
         if options.json:
             print(texts.as_json(letter, payload=False))
         else:
-            table.add(texts.row(letter))
+            table.add(texts.table_row(letter))
 
     table.flush()
     if not listed and not options.json:
@@ -131,15 +131,15 @@ async def _list(processor: JobProcessor, options: argparse.Namespace) -> None:
 
 
 async def _show(processor: JobProcessor, options: argparse.Namespace) -> None:
-    letter = await dead_letters.show(processor, options.number)
-    print(texts.as_json(letter, payload=True) if options.json else texts.sheet(letter))
+    letter = await processor.dead_letters.get(options.number)
+    print(texts.as_json(letter, payload=True) if options.json else texts.details(letter))
 
 
 async def _redrive(processor: JobProcessor, options: argparse.Namespace) -> None:
     if options.numbers:
         for number in options.numbers:
-            ack = await dead_letters.redrive(processor, number)
-            texts.tell(
+            ack = await processor.dead_letters.redrive(number)
+            texts.report(
                 options.json,
                 f"Dead letter {number} is job {ack.sequence} of stream {ack.stream}.",
                 number=number,
@@ -153,10 +153,10 @@ async def _redrive(processor: JobProcessor, options: argparse.Namespace) -> None
     if options.all:
         await _ask_first(processor, options, "redrive")
 
-    outcome = await dead_letters.redrive_many(
-        processor, **_selection(options), limit=options.limit, rate=options.rate
+    outcome = await processor.dead_letters.redrive_many(
+        **_selection(options), limit=options.limit, rate=options.rate
     )
-    texts.tell(options.json, f"Redriven: {outcome.redriven}.", redriven=outcome.redriven, kept=outcome.kept)
+    texts.report(options.json, f"Redriven: {outcome.redriven}.", redriven=outcome.redriven, kept=outcome.kept)
     if outcome.kept:
         number, failure = next(iter(outcome.failures.items()))
         raise NatsJobsError(
@@ -168,20 +168,20 @@ async def _purge(processor: JobProcessor, options: argparse.Namespace) -> None:
     await _ask_first(processor, options, "purge")
     if options.numbers:
         for number in options.numbers:
-            await dead_letters.remove(processor, number)
+            await processor.dead_letters.remove(number)
 
         purged = len(options.numbers)
     else:
-        purged = await dead_letters.purge(processor, **_selection(options))
+        purged = await processor.dead_letters.purge(**_selection(options))
 
-    texts.tell(options.json, f"Purged: {purged}.", purged=purged)
+    texts.report(options.json, f"Purged: {purged}.", purged=purged)
 
 
 async def _ask_first(processor: JobProcessor, options: argparse.Namespace, what: str) -> None:
     if options.yes:
         return
 
-    count = len(options.numbers) or await dead_letters.count(processor, **_selection(options))
+    count = len(options.numbers) or await processor.dead_letters.count(**_selection(options))
     raise UsageError(f"nothing was done; to {what} {count} dead letters, say --yes as well")
 
 

@@ -1,48 +1,38 @@
-"""Dead letters: parked jobs that say why. Look at them, give them back, or throw them away.
+"""Dead letters: parked jobs that say why. `JobProcessor.dead_letters` looks at them, gives them back, or throws them away::
 
-Every function takes a `JobProcessor`. Each letter has a number of its own, its sequence in the stream `STREAM`::
-
-    async for letter in dead_letters.browse(p, stream="ORDERS"):
+    async for letter in p.dead_letters.browse(stream="ORDERS"):
         print(letter.sequence, letter.reason, letter.error)
 
-    await dead_letters.redrive_many(p, stream="ORDERS", reason="exhausted", rate=10)
+    await p.dead_letters.redrive_many(stream="ORDERS", reason="exhausted", rate=10)
 
-All raise, besides what each one names: `ApiError` when JetStream refuses, `NoResponders` when it does
-not answer, `RequestTimeout`, `ConnectionLost`.
+This room has what belongs to them: the stream `STREAM`, the `Header` names, and what the methods return.
 """
 
-from ._browse import Letters as Letters, browse as browse, count as count, show as show
-from ._history import Round as Round
-from ._letter import DeadLetter as DeadLetter
-from ._park import park as park
-from ._purge import purge as purge, remove as remove
-from ._redrive import Redriven as Redriven, redrive as redrive, redrive_many as redrive_many
-from ._stranded import Stranded as Stranded
-from ._stream import (
+from ._browse import DeadLetterIterator as DeadLetterIterator
+from ._dead_letter import DeadLetter as DeadLetter, Failure as Failure
+from ._dead_letters import DeadLetters as DeadLetters
+from ._headers import (
     REASONS as REASONS,
     STREAM as STREAM,
     SUBJECTS as SUBJECTS,
     Header as Header,
     stream_config as stream_config,
 )
+from ._park import park as park
+from ._redrive import RedriveResult as RedriveResult
+from ._store import StoredMessage as StoredMessage
 
 __all__ = (
     "REASONS",
     "STREAM",
     "SUBJECTS",
     "DeadLetter",
+    "DeadLetterIterator",
+    "DeadLetters",
+    "Failure",
     "Header",
-    "Letters",
-    "Redriven",
-    "Round",
-    "Stranded",
-    "browse",
-    "count",
+    "RedriveResult",
+    "StoredMessage",
     "park",
-    "purge",
-    "redrive",
-    "redrive_many",
-    "remove",
-    "show",
     "stream_config",
 )

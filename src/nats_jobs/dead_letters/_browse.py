@@ -3,114 +3,94 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from ..errors import UsageError
-from ._box import Box, HasApi
-from ._letter import DeadLetter
-from ._selection import Selection, check_count
+from ._dead_letter import DeadLetter
+from ._headers import SUBJECTS, subject_of
+from ._store import DeadLetterStore
 
-__all__ = ("Letters", "browse", "count", "existing", "show")
+__all__ = ("DeadLetterIterator", "Filter", "check_count")
 
 
-class Letters:
-    """Dead letters, the oldest first: `async for letter in browse(p)`. Each is read when it is asked for.
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Those of a stream, with a reason, parked before a moment; None for any."""
+
+    stream: str | None = None
+    reason: str | None = None
+    before: datetime | None = None
+
+    def __post_init__(self) -> None:
+        # What a caller without a type checker may give.
+        stream: Any = self.stream
+        reason: Any = self.reason
+        before: Any = self.before
+        if stream is not None and (
+            not isinstance(stream, str) or not stream or set(stream) & set(" .*>\r\n\t")
+        ):
+            raise UsageError(f"stream is {stream!r}; the name of the jobs' stream is needed")
+
+        if reason is not None and (not isinstance(reason, str) or not reason):
+            raise UsageError(f"reason is {reason!r}; one of dead_letters.REASONS is needed")
+
+        if before is not None and (not isinstance(before, datetime) or before.tzinfo is None):
+            raise UsageError(f"before is {before!r}; a datetime with a time zone is needed")
+
+    @property
+    def subject(self) -> str:
+        """The subject that the server can select by."""
+        return SUBJECTS if self.stream is None else subject_of(self.stream)
+
+    @property
+    def is_by_subject(self) -> bool:
+        """Whether the server can make the whole selection."""
+        return self.reason is None and self.before is None
+
+    def matches(self, letter: DeadLetter) -> bool:
+        """Whether a letter on `subject` is one of them."""
+        return self.reason in (None, letter.reason) and (
+            self.before is None or letter.parked_at < self.before
+        )
+
+
+def check_count(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name} is {value!r}; a whole number, {least} or more, is needed")
+
+
+class DeadLetterIterator:
+    """Dead letters, the oldest first: `async for letter in p.dead_letters.browse()`. Each is read when it is asked for.
 
     It ends with the last letter that was there when the first was asked for. To be used once, by one task.
     """
 
-    def __init__(self, box: Box, selection: Selection, *, after: int, limit: int | None) -> None:
-        self._box = box
-        self._selection = selection
+    def __init__(self, store: DeadLetterStore, chosen: Filter, *, after: int, limit: int | None) -> None:
+        self._store = store
+        self._filter = chosen
         self._next = after + 1
         self._last: int | None = None
         self._left = math.inf if limit is None else limit
 
-    def __aiter__(self) -> Letters:
+    def __aiter__(self) -> DeadLetterIterator:
         return self
 
     async def __anext__(self) -> DeadLetter:
         if self._last is None:
-            state = await self._box.state()
+            state = await self._store.state()
             self._last = state.last_sequence if state is not None else 0
 
         while self._left > 0 and self._next <= self._last:
-            letter = await self._box.next_letter(self._next, self._selection.subject)
+            letter = await self._store.next_letter(self._next, self._filter.subject)
             if letter is None or letter.sequence > self._last:
                 break
 
             self._next = letter.sequence + 1
-            if self._selection.takes(letter):
+            if self._filter.matches(letter):
                 self._left -= 1
                 return letter
 
         self._left = 0
         raise StopAsyncIteration
-
-
-def browse(
-    processor: HasApi,
-    *,
-    stream: str | None = None,
-    reason: str | None = None,
-    before: datetime | None = None,
-    after: int = 0,
-    limit: int | None = None,
-) -> Letters:
-    """Read dead letters, the oldest first: `async for letter in browse(p, stream="ORDERS")`.
-
-    The server selects by stream; with `reason` or `before` all letters of the stream are read.
-
-    Args:
-        stream: only those of jobs of this stream.
-        reason: only those that were parked for this reason, one of `REASONS`.
-        before: only those parked before this aware datetime.
-        after: only those with a higher sequence; to go on where an earlier call ended.
-        limit: this many at most.
-
-    Raises:
-        UsageError: an argument that cannot work.
-    """
-    check_count("after", after, 0)
-    if limit is not None:
-        check_count("limit", limit, 1)
-
-    return Letters(Box(processor.api), Selection(stream, reason, before), after=after, limit=limit)
-
-
-async def count(
-    processor: HasApi,
-    *,
-    stream: str | None = None,
-    reason: str | None = None,
-    before: datetime | None = None,
-) -> int:
-    """Count dead letters: one request for all, or for a stream; with `reason` or `before` they are read. See `browse`."""
-    selection = Selection(stream, reason, before)
-    box = Box(processor.api)
-    if selection.is_by_subject:
-        return await box.count(selection.subject)
-
-    total = 0
-    async for _ in Letters(box, selection, after=0, limit=None):
-        total += 1
-
-    return total
-
-
-async def show(processor: HasApi, sequence: int) -> DeadLetter:
-    """Return one dead letter.
-
-    Raises:
-        UsageError: there is none with this sequence.
-    """
-    return await existing(Box(processor.api), sequence)
-
-
-async def existing(box: Box, sequence: int) -> DeadLetter:
-    check_count("sequence", sequence, 1)
-    letter = await box.letter(sequence)
-    if letter is None:
-        raise UsageError(f"there is no dead letter {sequence}; it may have been redriven or removed")
-
-    return letter

@@ -11,10 +11,8 @@ from .._groups import text_of
 from ..errors import NatsJobsError, NotConfirmed, RemoteError
 from ..jetstream import Delivery, Enqueued, JetStreamApi
 from ..units import utc_text
-from ._box import Box
-from ._fitting import headers_of_job, one_line, publish_fitting
-from ._stranded import Stranded
-from ._stream import STREAM, Header, subject_of
+from ._headers import STREAM, Header, headers_of_job, one_line, publish_trimmed, subject_of
+from ._store import DeadLetterStore, StoredMessage
 
 __all__ = ("park",)
 
@@ -22,14 +20,16 @@ logger = logging.getLogger("nats_jobs")
 
 # Seconds. Together they stay below what a worker gives for parking, 20; a leader election takes 5 to 7.
 _FIRST_TIMEOUT = 1.0
-_MAKE_LIMIT = 3.0
+_MAKE_TIMEOUT = 3.0
 _TIMEOUT = 12.0
-_LONGEST_TEXT = 2000
-_LONGEST_NAME = 200
+_MAX_TEXT = 2000
+_MAX_NAME = 200
 _SHORT_TEXT = 200
 
 
-async def park(api: JetStreamApi, delivery: Delivery | Stranded, reason: str, error: BaseException) -> None:
+async def park(
+    api: JetStreamApi, delivery: Delivery | StoredMessage, reason: str, error: BaseException
+) -> None:
     """Publish the dead letter of `delivery` and wait until it is stored. Settling the original comes after.
 
     Repeating it stores one only: its id is `<stream>:<sequence>`. When headers and payload are more than
@@ -39,7 +39,7 @@ async def park(api: JetStreamApi, delivery: Delivery | Stranded, reason: str, er
     Raises:
         NotConfirmed, PublishRefused, PayloadTooLarge: it is not stored.
     """
-    letter = _Unsent(api, delivery, reason, error)
+    letter = _Parking(api, delivery, reason, error)
     id = f"{delivery.stream}:{delivery.sequence}"
     ack = await letter.send(id)
     if ack.duplicate and not await _is_of(api, ack.sequence, delivery):
@@ -47,11 +47,11 @@ async def park(api: JetStreamApi, delivery: Delivery | Stranded, reason: str, er
         await letter.send(f"{id}:{letter.enqueued_at}")
 
 
-class _Unsent:
+class _Parking:
     """A letter that can be sent under one id or another."""
 
     def __init__(
-        self, api: JetStreamApi, delivery: Delivery | Stranded, reason: str, error: BaseException
+        self, api: JetStreamApi, delivery: Delivery | StoredMessage, reason: str, error: BaseException
     ) -> None:
         self.enqueued_at = utc_text(delivery.stored_at)
         self._api = api
@@ -68,17 +68,17 @@ class _Unsent:
 
     async def _make_stream_again(self) -> None:
         """See to it that the stream stands: it may have been deleted while we work."""
-        box = Box(self._api)
+        store = DeadLetterStore(self._api)
         try:
-            with anyio.move_on_after(_MAKE_LIMIT):
-                if await box.state() is None:
-                    await box.make()
+            with anyio.move_on_after(_MAKE_TIMEOUT):
+                if await store.state() is None:
+                    await store.make()
         except NatsJobsError as trouble:
             logger.warning("%s cannot be looked at: %s", STREAM, trouble)
 
     async def _send(self, id: str, timeout: float) -> Enqueued:
         delivery = self._delivery
-        return await publish_fitting(
+        return await publish_trimmed(
             self._api.connection,
             subject_of(delivery.stream, delivery.subject),
             delivery.data,
@@ -99,7 +99,7 @@ class _Unsent:
         if Header.REDRIVEN in given:
             brief[Header.REDRIVEN] = given[Header.REDRIVEN]
 
-        everything = brief | {Header.ERROR: one_line(text_of(self._error), _LONGEST_TEXT)}
+        everything = brief | {Header.ERROR: one_line(text_of(self._error), _MAX_TEXT)}
         if Header.HISTORY in given:
             everything[Header.HISTORY] = given[Header.HISTORY]
 
@@ -109,7 +109,7 @@ class _Unsent:
         delivery = self._delivery
         return {
             "Nats-Expected-Stream": STREAM,
-            Header.ERROR_TYPE: one_line(_type_name(self._error), _LONGEST_NAME),
+            Header.ERROR_TYPE: one_line(_type_name(self._error), _MAX_NAME),
             Header.ATTEMPTS: str(delivery.attempt),
             Header.STREAM: delivery.stream,
             Header.CONSUMER: delivery.consumer,
@@ -124,9 +124,9 @@ def _type_name(error: BaseException) -> str:
     return error.type_name if isinstance(error, RemoteError) else type(error).__qualname__
 
 
-async def _is_of(api: JetStreamApi, sequence: int, delivery: Delivery | Stranded) -> bool:
+async def _is_of(api: JetStreamApi, sequence: int, delivery: Delivery | StoredMessage) -> bool:
     """Whether the letter that is there already is of this very delivery; not known of one that was removed since."""
-    letter = await Box(api).letter(sequence)
+    letter = await DeadLetterStore(api).letter(sequence)
     return (
         letter is not None
         and (letter.stream, letter.original_sequence) == (delivery.stream, delivery.sequence)

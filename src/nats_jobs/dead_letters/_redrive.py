@@ -8,7 +8,6 @@ between the two leaves the letter, never a loss; redriven again within the strea
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import anyio
@@ -16,26 +15,23 @@ import anyio
 from ..errors import BadSubject, NatsJobsError, PayloadTooLarge, PublishRefused, UsageError
 from ..jetstream import Enqueued, ErrorCode
 from ..wire import Headers, check_publish_subject, subject_matches
-from ._box import API_PATIENCE, Box, HasApi, State
-from ._browse import Letters, existing
-from ._fitting import publish_fitting
-from ._history import write_history
-from ._letter import DeadLetter
-from ._selection import Selection, check_count
-from ._stream import STREAM, Header
+from ._browse import DeadLetterIterator
+from ._dead_letter import DeadLetter, write_history
+from ._headers import STREAM, Header, publish_trimmed
+from ._store import API_PATIENCE, DeadLetterStore, StreamState
 
-__all__ = ("Redriven", "redrive", "redrive_many")
+__all__ = ("RateLimit", "RedriveResult", "Redriver")
 
 _PUBLISH_TIMEOUT = 15.0
 # A cancellation between publishing and removing waits for the removal, which ends before this by itself.
-_REMOVE_LIMIT = 2 * API_PATIENCE
-_MOST_FAILURES = 100
+_REMOVE_TIMEOUT = 2 * API_PATIENCE
+_MAX_FAILURES = 100
 # It was for the first time only, and would give the job one attempt more.
 _NOT_BEFORE = "nats-jobs-not-before"
 
 
 @dataclass(slots=True)
-class Redriven:
+class RedriveResult:
     """What came of `redrive_many`: how many letters are jobs again, and how many could not be and are kept.
 
     `failures` has the reasons for the first 100 of the kept, by the sequence of the letter.
@@ -46,81 +42,44 @@ class Redriven:
     failures: dict[int, NatsJobsError] = field(default_factory=dict)
 
 
-async def redrive(processor: HasApi, sequence: int) -> Enqueued:
-    """Give one dead letter back: its job goes to the subject it came from, then the letter is removed.
-
-    The job counts its attempts from 1 again. It has the headers it was enqueued with, and what is known of
-    its past: `Header.ORIGINAL_ID`, `REDRIVEN` and `HISTORY`. Cancelling is safe: the letter is kept unless
-    the job is stored.
-
-    Raises:
-        UsageError: there is no letter with this sequence, or DEAD_LETTERS lets nothing be removed.
-        PublishRefused: its stream is gone, or does not take it. The letter is kept.
-        NotConfirmed, PayloadTooLarge: the job is not stored, or not known to be. The letter is kept.
-    """
-    box = Box(processor.api)
-    letter = await existing(box, sequence)
-    await _check_removable(box)
-    return await _Desk(box).redrive(letter)
-
-
-async def redrive_many(
-    processor: HasApi,
-    *,
-    stream: str | None = None,
-    reason: str | None = None,
-    before: datetime | None = None,
-    limit: int | None = None,
-    rate: float | None = None,
-) -> Redriven:
-    """Give dead letters back, the oldest first: all of them, unless told which.
-
-    Those that come while it works, such as of jobs that fail again, stay. A letter whose stream is gone or
-    does not take it is kept, and the others go on. Stopped halfway, by an error or a cancellation, it can be
-    called again. See `redrive` for each.
-
-    Args:
-        stream, reason, before: as for `browse`.
-        limit: this many letters at most.
-        rate: this many a second at most, above 0. None: as fast as it goes.
-
-    Raises:
-        UsageError: an argument that cannot work, or DEAD_LETTERS lets nothing be removed.
-        NotConfirmed: a job is not known to be stored. Its letter, and those after it, are kept.
-    """
-    selection = Selection(stream, reason, before)
-    if limit is not None:
-        check_count("limit", limit, 1)
-
-    pace = _Pace(rate)
-    box = Box(processor.api)
-    await _check_removable(box)
-    desk = _Desk(box)
-    outcome = Redriven()
-    async for letter in Letters(box, selection, after=0, limit=limit):
-        await pace.wait()
-        try:
-            await desk.redrive(letter)
-            outcome.redriven += 1
-        except (PublishRefused, PayloadTooLarge) as error:
-            outcome.kept += 1
-            if len(outcome.failures) < _MOST_FAILURES:
-                outcome.failures[letter.sequence] = error
-
-    return outcome
-
-
-class _Desk:
+class Redriver:
     """Redrives letter after letter, and asks only once about each stream."""
 
-    def __init__(self, box: Box) -> None:
-        self._box = box
-        self._streams: dict[str, State | None] = {}
+    def __init__(self, store: DeadLetterStore) -> None:
+        self._store = store
+        self._streams: dict[str, StreamState | None] = {}
+
+    async def check_removable(self) -> None:
+        """Refuse what would be redriven for ever.
+
+        Raises:
+            UsageError: DEAD_LETTERS lets nothing be removed.
+        """
+        state = await self._store.state()
+        if state is not None and state.deny_delete:
+            raise UsageError(
+                f"{STREAM} has deny_delete: a letter could not be removed, and would be redriven for ever"
+            )
+
+    async def redrive_all(self, letters: DeadLetterIterator, rate: RateLimit) -> RedriveResult:
+        """Redrive each; a letter whose stream is gone or does not take it is kept."""
+        result = RedriveResult()
+        async for letter in letters:
+            await rate.wait()
+            try:
+                await self.redrive(letter)
+                result.redriven += 1
+            except (PublishRefused, PayloadTooLarge) as error:
+                result.kept += 1
+                if len(result.failures) < _MAX_FAILURES:
+                    result.failures[letter.sequence] = error
+
+        return result
 
     async def redrive(self, letter: DeadLetter) -> Enqueued:
         await self._check_stream(letter)
-        ack = await publish_fitting(
-            self._box.api.connection,
+        ack = await publish_trimmed(
+            self._store.api.connection,
             letter.subject,
             letter.data,
             Headers(
@@ -129,8 +88,8 @@ class _Desk:
             *_headers(letter),
             timeout=_PUBLISH_TIMEOUT,
         )
-        with anyio.move_on_after(_REMOVE_LIMIT, shield=True):
-            await self._box.remove(letter.sequence)
+        with anyio.move_on_after(_REMOVE_TIMEOUT, shield=True):
+            await self._store.remove(letter.sequence)
 
         return ack
 
@@ -146,7 +105,7 @@ class _Desk:
             raise PublishRefused(letter.subject, 0, f"{error}; {kept}") from None
 
         if stream not in self._streams:
-            self._streams[stream] = await self._box.state(stream)
+            self._streams[stream] = await self._store.state(stream)
 
         state = self._streams[stream]
         if state is None:
@@ -161,7 +120,7 @@ class _Desk:
             raise PublishRefused(letter.subject, ErrorCode.OTHER_STREAM_EXPECTED, why)
 
 
-class _Pace:
+class RateLimit:
     """Lets through `rate` a second. Time that was lost is not made up for."""
 
     def __init__(self, rate: Any) -> None:
@@ -184,11 +143,3 @@ def _headers(letter: DeadLetter) -> tuple[dict[str, str], ...]:
         brief[Header.ORIGINAL_ID] = letter.id
 
     return {**brief, Header.HISTORY: write_history(letter.history)}, brief, id_only
-
-
-async def _check_removable(box: Box) -> None:
-    state = await box.state()
-    if state is not None and state.deny_delete:
-        raise UsageError(
-            f"{STREAM} has deny_delete: a letter could not be removed, and would be redriven for ever"
-        )

@@ -29,12 +29,12 @@ from typing import Any
 
 import anyio
 
+from .. import dead_letters
 from .._untrusted import field_of, parse_json
 from ..errors import ApiError, Malformed, NatsJobsError, PermissionDenied, RequestTimeout, ServerRefused
 from ..events import DeadLettered
 from ..jetstream import Info, JetStreamApi
 from ..wire import Msg, subject_matches
-from . import _dead_letters
 from ._claims import Claims, Question
 from ._definition import JobDef
 from ._emitter import logger
@@ -191,7 +191,7 @@ class MaxDeliveriesMonitor:
 
     async def _end(self, lost: _Lost, consumer: Info | None) -> float | None:
         self._claims.none_left(lost.sequence, lost.deliveries)
-        job = await _dead_letters.Stranded.find(
+        job = await dead_letters.StoredMessage.find(
             self._api, self._site.stream, self._site.consumer, lost.sequence, lost.deliveries
         )
         if job is None:
@@ -206,7 +206,7 @@ class MaxDeliveriesMonitor:
         )
         if self._defn.dead_letter and not lost.parked:
             # Cancelled in here, the letter may be stored and the job left: better than the other way round.
-            await _dead_letters.park(self._api, job, "crash-loop", error)
+            await dead_letters.park(self._api, job, "crash-loop", error)
             lost.parked = True
 
         if await self._removed(job):
@@ -215,7 +215,7 @@ class MaxDeliveriesMonitor:
 
         return None
 
-    async def _removed(self, job: _dead_letters.Stranded) -> bool:
+    async def _removed(self, job: dead_letters.StoredMessage) -> bool:
         with anyio.move_on_after(_REMOVE_TIMEOUT, shield=True):
             return await job.remove(self._api)
 

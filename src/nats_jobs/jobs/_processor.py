@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from anyio.abc import TaskGroup
 from nats.js.client import JetStreamContext
 
+from ..dead_letters import DeadLetters
 from ..errors import UsageError
 from ..jetstream import Enqueued, JetStreamApi, jetstream_context
 from ..wire import HeaderInput
@@ -48,6 +49,7 @@ class JobProcessor:
         self._emitter = emitter
         self.enqueue_timeout = enqueue_timeout
         self._producer = Producer(api.connection, timeout=enqueue_timeout)
+        self._dead_letters = DeadLetters(api)
         self._js = jetstream_context(api.connection, js_prefix=api.prefix)
         self._workers: list[Worker[Any]] = []
         self._stopping = False
@@ -56,6 +58,11 @@ class JobProcessor:
     def js(self) -> JetStreamContext:
         """nats-py's JetStream context (manager, publish, key-value) on our connection, on both backends."""
         return self._js
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The parked jobs: browse, count, get, redrive, remove, purge."""
+        return self._dead_letters
 
     # Performing...
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..dead_letters import StoredMessage
 from ..events import JobEvent, WorkerEvent
 from ..jetstream import Delivery
-from ._dead_letters import Stranded
 from ._emitter import Emitter
 from ._setup import Site
 
@@ -37,7 +37,7 @@ class Reporter:
         if self._emitter.wanted:
             self._emitter.emit(event(**self._about, **fields))
 
-    def job(self, event: type[JobEvent], delivery: Delivery | Stranded, **fields: Any) -> None:
+    def job(self, event: type[JobEvent], delivery: Delivery | StoredMessage, **fields: Any) -> None:
         if self._emitter.wanted:
             self._emitter.emit(
                 event(

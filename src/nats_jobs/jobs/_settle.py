@@ -7,13 +7,13 @@ from typing import Any, assert_never
 
 import anyio
 
+from .. import dead_letters
 from .._clock import Clock
 from .._groups import text_of
 from ..backoff import delay_of, jittered
 from ..errors import JobTimeout, NatsJobsError, Retry
 from ..events import Complete, DeadLettered, Error, Interrupted as InterruptedEvent, Timeout
 from ..jetstream import ACK, Delivery, JetStreamApi, Settlement
-from . import _dead_letters
 from ._definition import JobDef
 from ._emitter import logger
 from ._endings import Cancelled, Done, Ending, Failed, Interrupted, Lost, Rejected, Snoozed
@@ -211,7 +211,7 @@ class Settler:
         try:
             # Shielded, and bounded: a stop in this moment would make the job fail once more.
             with anyio.move_on_after(_PARK_LIMIT, shield=True):
-                await _dead_letters.park(self._api, delivery, reason, error)
+                await dead_letters.park(self._api, delivery, reason, error)
                 return True
         except NatsJobsError as trouble:
             cause = text_of(trouble)
@@ -219,7 +219,7 @@ class Settler:
             cause = f"no answer within {_PARK_LIMIT:g} s"
 
         logger.error(
-            "%s could not be stored in %s; this is tried again: %s", where, _dead_letters.STREAM, cause
+            "%s could not be stored in %s; this is tried again: %s", where, dead_letters.STREAM, cause
         )
         return False
 

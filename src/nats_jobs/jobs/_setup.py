@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from nats.js.api import ConsumerConfig
 
+from .. import dead_letters
 from ..errors import (
     ApiError,
     ConfigMismatch,
@@ -25,7 +26,6 @@ from ..errors import (
 )
 from ..jetstream import ErrorCode, Info, JetStreamApi, is_retryable, retrying
 from ..units import from_ns, to_ns
-from . import _dead_letters
 from ._config_drift import Asked, listed, merged
 from ._definition import JobDef
 from ._emitter import logger
@@ -145,7 +145,7 @@ async def set_up(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Si
         # As many as the jobs have: a node that is down must not keep them from being parked.
         replicas = stream.get("num_replicas", 1)
         await _with_retries(
-            "stream", _dead_letters.STREAM, lambda: _set_up_dead_letters(api, replicas), patience
+            "stream", dead_letters.STREAM, lambda: _set_up_dead_letters(api, replicas), patience
         )
 
     consumer = await _with_retries("consumer", defn.consumer, lambda: _set_up_consumer(api, defn), patience)
@@ -164,8 +164,8 @@ async def _set_up_stream(api: JetStreamApi, defn: JobDef[Any]) -> dict[str, Any]
 
 async def _set_up_dead_letters(api: JetStreamApi, replicas: int) -> dict[str, Any]:
     info = await _existing_or_made(
-        lambda: api.stream(_dead_letters.STREAM),
-        lambda: api.create_stream(_dead_letters.stream_config(replicas)),
+        lambda: api.stream(dead_letters.STREAM),
+        lambda: api.create_stream(dead_letters.stream_config(replicas)),
     )
     existing = info.config
     if existing.get("num_replicas", 1) < replicas:
@@ -174,7 +174,7 @@ async def _set_up_dead_letters(api: JetStreamApi, replicas: int) -> dict[str, An
         except (ApiError, PermissionDenied) as error:
             # Say, too few nodes are up for more replicas. That must not keep the worker from its jobs.
             logger.warning(
-                "%s keeps fewer replicas than the streams of its jobs: %s", _dead_letters.STREAM, error
+                "%s keeps fewer replicas than the streams of its jobs: %s", dead_letters.STREAM, error
             )
 
     return existing

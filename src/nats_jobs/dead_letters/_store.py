@@ -1,32 +1,28 @@
-"""The stream of dead letters through JetStream's API: one request for one thing.
+"""The stream of dead letters, and single messages of others, through JetStream's API: one request for one thing.
 
 Asked again while a leader is elected, which takes 5 to 7 seconds (seen on 2.15): repeating is safe for all of them.
 """
 
 from __future__ import annotations
 
+from base64 import b64decode
 from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Any
 
 from ..errors import ApiError
 from ..jetstream import ErrorCode, JetStreamApi, retrying
-from ._letter import DeadLetter, read_letter
-from ._stream import STREAM, stream_config
+from ..wire import Headers, parse_headers
+from ._dead_letter import DeadLetter, read_letter
+from ._headers import STREAM, stream_config
 
-__all__ = ("API_PATIENCE", "Box", "HasApi", "State")
+__all__ = ("API_PATIENCE", "DeadLetterStore", "StoredMessage", "StreamState")
 
 API_PATIENCE = 10.0
 
 
-class HasApi(Protocol):
-    """A `JobProcessor`, or anything else that has a JetStream."""
-
-    @property
-    def api(self) -> JetStreamApi: ...
-
-
 @dataclass(frozen=True, slots=True)
-class State:
+class StreamState:
     """What a stream is like just now."""
 
     last_sequence: int
@@ -34,7 +30,7 @@ class State:
     deny_delete: bool
 
 
-class Box:
+class DeadLetterStore:
     """Reads and empties the stream of dead letters, where there is no letter as long as there is no such stream.
 
     Reads and removes single messages of other streams, too.
@@ -43,14 +39,14 @@ class Box:
     def __init__(self, api: JetStreamApi) -> None:
         self.api = api
 
-    async def state(self, stream: str = STREAM) -> State | None:
+    async def state(self, stream: str = STREAM) -> StreamState | None:
         """Return what this or another stream is like; None when there is none of that name."""
         reply = await self._ask(f"STREAM.INFO.{stream}", {}, none_for=(ErrorCode.STREAM_NOT_FOUND,))
         if reply is None:
             return None
 
         config = reply["config"]
-        return State(
+        return StreamState(
             last_sequence=reply["state"]["last_seq"],
             subjects=tuple(config.get("subjects") or ()),
             deny_delete=config.get("deny_delete", False),
@@ -122,3 +118,47 @@ class Box:
 
 def _letter(message: dict[str, Any] | None) -> DeadLetter | None:
     return None if message is None else read_letter(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMessage:
+    """What there is to know of such a job, by the names that a `Delivery` has: it can be given to `park`."""
+
+    stream: str
+    consumer: str
+    sequence: int
+    attempt: int
+    """The number of its last delivery."""
+
+    subject: str
+    headers: Headers
+    data: bytes
+    stored_at: datetime
+
+    @property
+    def has_headers(self) -> bool:
+        return bool(self.headers)
+
+    @classmethod
+    async def find(
+        cls, api: JetStreamApi, stream: str, consumer: str, sequence: int, attempt: int
+    ) -> StoredMessage | None:
+        """Read it from its stream; None when it is not there any more, since a late answer has ended it, say."""
+        message = await DeadLetterStore(api).message(stream, {"seq": sequence})
+        if message is None:
+            return None
+
+        return cls(
+            stream=stream,
+            consumer=consumer,
+            sequence=sequence,
+            attempt=attempt,
+            subject=message["subject"],
+            headers=parse_headers(b64decode(message.get("hdrs", ""))),
+            data=b64decode(message.get("data", "")),
+            stored_at=datetime.fromisoformat(message["time"]),
+        )
+
+    async def remove(self, api: JetStreamApi) -> bool:
+        """Remove it from its stream; False when it was gone already."""
+        return await DeadLetterStore(api).remove(self.sequence, self.stream)

@@ -12,12 +12,12 @@ from ..dead_letters import DeadLetter
 from ..errors import DecodeError
 from ..units import utc_text
 
-__all__ = ("Table", "as_json", "row", "sheet", "tell")
+__all__ = ("Table", "as_json", "details", "report", "table_row")
 
 _HEAD = ("NUMBER", "PARKED AT (UTC)", "STREAM", "JOB", "REASON", "ATTEMPTS", "REDRIVEN", "ERROR")
-_LONGEST = (20, 19, 32, 32, 12, 8, 8, 60)
-_MOST_ROWS = 100
-_LONGEST_PAYLOAD = 2000
+_MAX_WIDTHS = (20, 19, 32, 32, 12, 8, 8, 60)
+_MAX_ROWS = 100
+_MAX_PAYLOAD = 2000
 
 
 class Table:
@@ -28,8 +28,8 @@ class Table:
         self._widths = [len(title) for title in _HEAD]
 
     def add(self, row: Sequence[str]) -> None:
-        self._rows.append([_cut(cell, longest) for cell, longest in zip(row, _LONGEST, strict=True)])
-        if len(self._rows) > _MOST_ROWS:
+        self._rows.append([_cut(cell, longest) for cell, longest in zip(row, _MAX_WIDTHS, strict=True)])
+        if len(self._rows) > _MAX_ROWS:
             self.flush()
 
     def flush(self) -> None:
@@ -47,7 +47,7 @@ class Table:
         self._rows = []
 
 
-def row(letter: DeadLetter) -> tuple[str, ...]:
+def table_row(letter: DeadLetter) -> tuple[str, ...]:
     """Return the cells of one line in the table."""
     return (
         str(letter.sequence),
@@ -61,7 +61,7 @@ def row(letter: DeadLetter) -> tuple[str, ...]:
     )
 
 
-def sheet(letter: DeadLetter) -> str:
+def details(letter: DeadLetter) -> str:
     """Return everything about one letter, a fact on each line."""
     facts = [
         ("number", str(letter.sequence)),
@@ -74,7 +74,7 @@ def sheet(letter: DeadLetter) -> str:
         ("redriven", str(letter.redriven)),
         *((f"header {name}", value) for name in letter.headers for value in letter.headers.get_all(name)),
         *_rounds(letter),
-        ("payload", _cut(_payload_text(letter), _LONGEST_PAYLOAD)),
+        ("payload", _cut(_payload_text(letter), _MAX_PAYLOAD)),
     ]
     width = max(len(name) for name, _ in facts)
     return "\n".join(f"{name.ljust(width)}  {_printable(value)}".rstrip() for name, value in facts)
@@ -115,7 +115,7 @@ def as_json(letter: DeadLetter, *, payload: bool) -> str:
     return json.dumps(fields)
 
 
-def tell(in_json: bool, text: str, **fields: Any) -> None:
+def report(in_json: bool, text: str, **fields: Any) -> None:
     """Print what was done, as a sentence or as JSON."""
     print(json.dumps(fields) if in_json else text, flush=True)
 
@@ -140,7 +140,7 @@ def _payload_text(letter: DeadLetter) -> str:
     try:
         value = letter.payload()
     except DecodeError as error:
-        return f"{letter.data[:_LONGEST_PAYLOAD]!r} ({error})"
+        return f"{letter.data[:_MAX_PAYLOAD]!r} ({error})"
 
     return repr(value)
 

@@ -1,25 +1,42 @@
-"""A dead letter, as it is read from the stream. Whatever a foreign client has put there can be read."""
+"""A dead letter, as it is read from the stream. Whatever a foreign client has put there can be read.
+
+Why its job was parked before is in one header of bounded length.
+"""
 
 from __future__ import annotations
 
+import json
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from .._untrusted import parse_moment, parse_number
+from .._untrusted import field_of, parse_json, parse_moment, parse_number
 from ..codecs import RAW, by_content_type
 from ..errors import Malformed
 from ..units import utc_text
 from ..wire import Headers, parse_headers
-from ._fitting import headers_of_job
-from ._history import Round, read_history
-from ._stream import Header, subject_of
+from ._headers import Header, headers_of_job, one_line, subject_of
 
-__all__ = ("DeadLetter", "read_letter")
+__all__ = ("DeadLetter", "Failure", "read_history", "read_letter", "write_history")
 
 _UNKNOWN = "unknown"
+_HISTORY = "history of a dead letter"
+_MAX_FAILURES = 20
+_MAX_TEXT = 200
+_MAX_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A job was parked once. In a history the text of the error is cut to 200 characters."""
+
+    parked_at: datetime
+    reason: str
+    attempts: int
+    error_type: str
+    error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +47,7 @@ class DeadLetter:
     """
 
     sequence: int
-    """Its number in DEAD_LETTERS: what `show`, `redrive` and `remove` are given."""
+    """Its number in DEAD_LETTERS: what `get`, `redrive` and `remove` are given."""
 
     stream: str
     """The stream of the job."""
@@ -72,7 +89,7 @@ class DeadLetter:
     redriven: int
     """How often it was given back before."""
 
-    history: tuple[Round, ...]
+    history: tuple[Failure, ...]
     """Why it was parked, each time; this time is the last. Of many rounds the oldest are left out."""
 
     def payload(self) -> Any:
@@ -95,7 +112,7 @@ def read_letter(message: Mapping[str, Any]) -> DeadLetter:
     block = parse_headers(b64decode(message.get("hdrs", "")))
     parked_at = datetime.fromisoformat(message["time"])
     stream, subject = _origin(message["subject"], block)
-    last = Round(
+    last = Failure(
         parked_at=parked_at,
         reason=block.get(Header.REASON, _UNKNOWN),
         attempts=_number(block, Header.ATTEMPTS),
@@ -145,3 +162,51 @@ def _moment(text: str) -> datetime | None:
         return parse_moment(text, Header.ENQUEUED_AT)
     except Malformed:
         return None
+
+
+def write_history(failures: Sequence[Failure]) -> str:
+    """Return the newest of `failures`: 20 at most, in 8 KiB at most."""
+    texts = [_write_failure(entry) for entry in failures[-_MAX_FAILURES:]]
+    while sum(len(text) + 1 for text in texts) + 1 > _MAX_BYTES:
+        del texts[0]
+
+    return f"[{','.join(texts)}]"
+
+
+def read_history(text: str | None) -> tuple[Failure, ...]:
+    """Read what `write_history` wrote; nothing of what is not like that: any producer can send such a header."""
+    if text is None:
+        return ()
+
+    try:
+        entries = parse_json(text, _HISTORY, max_bytes=_MAX_BYTES)
+        return tuple(_read_failure(fields) for fields in entries) if isinstance(entries, list) else ()
+    except Malformed:
+        return ()
+
+
+def _write_failure(entry: Failure) -> str:
+    fields = {
+        "at": utc_text(entry.parked_at),
+        "reason": entry.reason,
+        "attempts": entry.attempts,
+        "type": entry.error_type,
+        "error": one_line(entry.error, _MAX_TEXT),
+    }
+    # ASCII only: a character is a byte.
+    return json.dumps(fields, separators=(",", ":"))
+
+
+def _read_failure(fields: Any) -> Failure:
+    return Failure(
+        parked_at=parse_moment(field_of(fields, "at", str, _HISTORY), _HISTORY),
+        reason=_history_text(fields, "reason"),
+        attempts=field_of(fields, "attempts", int, _HISTORY),
+        error_type=_history_text(fields, "type"),
+        error=_history_text(fields, "error"),
+    )
+
+
+def _history_text(fields: Any, name: str) -> str:
+    # JSON can spell characters that UTF-8 does not have, and that could not be shown or sent again.
+    return one_line(field_of(fields, name, str, _HISTORY), _MAX_TEXT)

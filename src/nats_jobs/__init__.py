@@ -56,3 +56,14 @@ __all__ = (
     "job_processor",
     "run",
 )
+
+
+def _rewrite_modules() -> None:
+    """Let what is public say where it is imported from, in tracebacks and in pickles, and not which file it is in."""
+    for name in __all__:
+        public = globals()[name]
+        if "._" in getattr(public, "__module__", ""):
+            public.__module__ = __name__
+
+
+_rewrite_modules()

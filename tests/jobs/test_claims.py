@@ -13,7 +13,9 @@ from nats.js.api import ConsumerConfig
 
 from nats_jobs import CancelReason, Job, JobDef, JobProcessor, job_processor
 from nats_jobs.errors import Malformed
+from nats_jobs.jobs._attempt import Attempt
 from nats_jobs.jobs._claims import parse_claim
+from nats_jobs.jobs._worker import Worker
 from nats_jobs.wire import Connection, Subscription, connect
 from support.jobs import LIMIT, until, until_empty
 from support.proxy import fault_proxy
@@ -46,9 +48,15 @@ async def hold_one(p: JobProcessor, defn: JobDef[Any]) -> Job[Any]:
     return job  # type: ignore[no-any-return]
 
 
+def worker_of(job: Job[Any]) -> Worker[Any]:
+    control = job._control
+    assert isinstance(control, Attempt)
+    return control._worker
+
+
 def claims_of(stream: str, job: Job[Any] | None = None) -> str:
     """Return where the workers of a stream speak; with a job, those of its consumer, and of no other of that name."""
-    token = "*" if job is None else job._worker.site.token
+    token = "*" if job is None else worker_of(job).site.token
     return f"nats_jobs.claims.{stream}.{stream}Consumer.{token}"
 
 
@@ -73,7 +81,7 @@ async def test_who_performs_an_earlier_delivery_is_told_when_the_job_comes_again
         job = await hold_one(p, defn)
         await other.start(defn)
         async with connect(url) as outside:
-            await outside.publish(job.delivery._message.reply, b"-NAK")
+            await outside.publish(job._control.delivery._message.reply, b"-NAK")
             await outside.flush()
 
         await until(lambda: reasons)
@@ -134,7 +142,7 @@ async def test_garbage_on_the_subject_of_claims_is_counted_and_said_once(
         for data in GARBAGE:
             await outside.publish(claims_of(name, job), data)
 
-        await until(lambda: job._worker._claims.malformed == len(GARBAGE))
+        await until(lambda: worker_of(job)._claims.malformed == len(GARBAGE))
         assert not reasons
         await p.stop(grace=0)
 

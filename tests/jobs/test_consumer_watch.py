@@ -169,9 +169,9 @@ async def test_two_consumers_of_one_name_have_two_tokens(url: str, name: str) ->
     held = Held(name)
     async with job_processor(url) as p:
         handle = await hold_one(p, held)
-        before = handle.running[0]._worker.site.token
+        before = handle._worker.site.token
         await p.js.delete_consumer(name, f"{name}Consumer")
         held.cut = 2
         await until(lambda: held.reasons and handle.running)
-        assert handle.running[0]._worker.site.token != before
+        assert handle._worker.site.token != before
         await p.stop(grace=0)

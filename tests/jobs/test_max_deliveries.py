@@ -238,7 +238,7 @@ async def test_who_still_performs_it_is_told_that_it_is_over(url: str, name: str
         await until(lambda: handle.running)
         [job] = handle.running
         async with connect(url) as outside:
-            await outside.publish(job.delivery._message.reply, b"-NAK")
+            await outside.publish(job._control.delivery._message.reply, b"-NAK")
             await until_empty(p.js, name)
 
         await seen.wait_for(LeaseLost)

@@ -141,7 +141,9 @@ async def main(options: argparse.Namespace) -> None:
     async def perform(job: Job[dict[str, Any]]) -> None:
         number, fence = job.payload["n"], job.fence
         # Each backend has a clock of its own; how long ago it was is the same on all.
-        ledger.write("start", number, fence=fence, waited=anyio.current_time() - job.delivery.sent_not_before)
+        ledger.write(
+            "start", number, fence=fence, waited=anyio.current_time() - job._control.delivery.sent_not_before
+        )
         try:
             await act(job)
             # After a pause of the whole process the job may be another's by now.

@@ -6,23 +6,36 @@ Oban's executor in our terms: each step is small, and every way out is an `Endin
 from __future__ import annotations
 
 import contextvars
+import json
+import math
+from collections.abc import Awaitable
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from .._groups import text_of
 from ..codecs import RAW, Codec, by_content_type
-from ..errors import DecodeError, JobTimeout, Malformed, NatsJobsError, ProcessNotStarted, StrayCancellation
+from ..errors import (
+    DecodeError,
+    JobNotResponding,
+    JobTimeout,
+    Malformed,
+    NatsJobsError,
+    ProcessNotStarted,
+    StrayCancellation,
+)
 from ..events import Receive
 from ..jetstream import Delivery
+from ._definition import JobDef
 from ._emitter import logger
 from ._endings import Ending, Rejected, Snoozed, ending_of
 from ._fresh_context import in_context
 from ._handlers import AsyncHandler
 from ._job import Job
 from ._lease import Lease
-from ._not_before import seconds_to_wait
+from ._not_before import seconds_to_wait, was_delayed
 from ._reasons import CancelReason
 from ._reporter import Reporter
 from ._settle import Settler
@@ -30,141 +43,112 @@ from ._slots import Rest
 from ._task_watch import TaskWatch, is_cancelled_from_around
 
 if TYPE_CHECKING:
+    from ._processor import JobProcessor
     from ._worker import Worker
 
-__all__ = ("Attempts",)
+__all__ = ("Attempt", "Attempts")
 
 
 class Attempts:
-    """Performs the jobs of one worker."""
+    """The attempts of one worker that are under way, and what they have in common."""
 
     def __init__(
         self, worker: Worker[Any], settler: Settler, reporter: Reporter, handler: AsyncHandler
     ) -> None:
-        self.running: dict[Lease, Job[Any]] = {}
-        self._worker = worker
-        self._settler = settler
-        self._report = reporter
-        self._handler = handler
-        self._longest_step = worker.site.ack_wait / 3
-        self._timeout = worker.defn.timeout
-        self._clock = worker.clock
-        self._context = contextvars.copy_context()
+        self.running: dict[Lease, Attempt] = {}
+        self.worker = worker
+        self.settler = settler
+        self.report = reporter
+        self.handler = handler
+        self.longest_step = worker.site.ack_wait / 3
+        self.timeout = worker.defn.timeout
+        self.clock = worker.clock
+        self.context = contextvars.copy_context()
         # AnyIO looks the running backend up for each scope that is made; the class is the same every time.
-        self._scope_type = type(anyio.CancelScope())
+        self.new_scope = type(anyio.CancelScope())
 
-    async def perform(self, lease: Lease, watch: TaskWatch) -> Rest | None:
-        """See one delivery through: its ending is settled when this returns, or is left to the lease.
+    def perform(self, lease: Lease, watch: TaskWatch) -> Awaitable[Rest | None]:
+        """See one delivery through, as `Attempt.run` does."""
+        return Attempt(self, lease).run(watch)
+
+
+class Attempt:
+    """One delivery in hand, from its decoding until its ending is settled.
+
+    It is what its `Job` shows to the handler, the listener to each step of the handler, and what the worker holds.
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_misnested",
+        "_reason",
+        "_returned",
+        "_scope",
+        "_started",
+        "_times_out_at",
+        "_worker",
+        "abandoned",
+        "job",
+        "lease",
+    )
+
+    job: Job[Any]
+    """While it is being performed."""
+
+    def __init__(self, attempts: Attempts, lease: Lease) -> None:
+        self.lease = lease
+        self.abandoned: JobNotResponding | None = None
+        self._attempts = attempts
+        self._worker = attempts.worker
+        self._scope: anyio.CancelScope = attempts.new_scope()
+        self._started = attempts.clock()
+        self._times_out_at = math.inf
+        self._reason: CancelReason | None = None
+        self._returned = False
+        self._misnested = False
+
+    async def run(self, watch: TaskWatch) -> Rest | None:
+        """See the delivery through: its ending is settled when this returns, or is left to the lease.
 
         When the handler has not left the task as it was, what is left to do is returned for another one.
-
-        The `try` stands outside the job's scope on purpose: a handler's own task group may fail while it is
-        being cancelled, and on Trio only the scope can take the cancellation out of that group.
         """
-        started = self._clock()
-        job: Job[Any]
         try:
-            job = Job(self._worker, lease, self._before(lease.delivery), self._scope_type())
+            self.job = Job(self._payload(), self)
         except _Refused as refused:
-            await self._settle(lease, refused.ending, started)
+            await self._settle(refused.ending)
             return None
 
-        returned = misnested = False
-        inner: BaseException | None = None
-        error: Exception | None = None
-        # In the books before it starts: a stop, or a loss, in this very moment must reach it.
-        self.running[lease] = job
-        try:
-            with job.scope:
-                job.start_clock(self._timeout)
-                try:
-                    await in_context(
-                        self._context.copy(), self._handler(job), job, self._clock, self._longest_step
-                    )
-                    returned = True
-                except BaseException as raised:
-                    inner = raised
-                    raise
-        except Exception as raised:
-            error = self._unless_abandoned(job, raised)
-            # The scope's own complaint: what the handler has opened inside of it is open still.
-            misnested = isinstance(raised, RuntimeError) and raised is not inner
-            if misnested:
-                watch.close_scopes()
-
-            returned = returned and not misnested
-        except BaseException as raised:
-            error = self._unless_cancelled(job, raised, started)
-        finally:
-            del self.running[lease]
-
-        if returned and job.reason is None:
-            self._settler.done(lease, started)
+        error = await self._perform(watch)
+        if self._returned and self.reason is None:
+            self._attempts.settler.done(self.lease, self._started)
             return None
 
-        ending = self._ending(job, returned, error)
-        if misnested or watch.is_disturbed():
-            return partial(self._settle, lease, ending, started)
+        ending = self._ending(error)
+        if self._misnested or watch.is_disturbed():
+            return partial(self._settle, ending)
 
-        await self._settle(lease, ending, started)
+        await self._settle(ending)
         return None
 
-    async def _settle(self, lease: Lease, ending: Ending, started: float) -> None:
-        try:
-            await self._settler.settle(lease, ending, started)
-        except BaseException:
-            # Cut off while it was being parked: nobody else would ever answer for it.
-            self._settler.hand_back(lease, CancelReason.STOP.value, started)
-            raise
+    # Decoding...
 
-    def _unless_abandoned(self, job: Job[Any], raised: Exception) -> Exception:
-        """Return what the handler raised; raise on when the job was given up, or never reached its handler."""
-        if isinstance(raised, ProcessNotStarted):
-            self._settler.hand_back(job.lease, "process", self._clock())
-            raise raised
-
-        if job.abandoned is None:
-            return raised
-
-        raise job.abandoned from raised
-
-    def _unless_cancelled(self, job: Job[Any], raised: BaseException, started: float) -> Exception:
-        """Return an error for a cancellation that nobody asked for; else hand the job back and raise on.
-
-        On asyncio a handler lets one out that awaits something which somebody else has cancelled.
-        """
-        stray = isinstance(raised, anyio.get_cancelled_exc_class())
-        if stray and not is_cancelled_from_around():
-            return StrayCancellation(job.stream, job.sequence)
-
-        if not isinstance(raised, anyio.get_cancelled_exc_class()):
-            logger.critical(
-                "%r raised %s, which is not an Exception and ends the processor",
-                job,
-                type(raised).__qualname__,
-            )
-
-        # The worker is cancelled, or the program ends.
-        self._settler.hand_back(job.lease, (job.reason or CancelReason.STOP).value, started)
-        raise raised
-
-    def _before(self, delivery: Delivery) -> object:
+    def _payload(self) -> object:
         """Return the payload; raise when the handler is not to be called."""
-        worker = self._worker
-        self._report.job(Receive, delivery)
+        worker, delivery = self._worker, self.lease.delivery
+        self._attempts.report.job(Receive, delivery)
         if worker.site.limits.is_crash_loop(delivery.attempt):
-            why = NatsJobsError(
+            error = NatsJobsError(
                 f"delivered {delivery.attempt} times without coming to an end; it seems to kill its workers"
             )
-            raise _Refused(Rejected("crash-loop", why))
+            raise _Refused(Rejected("crash-loop", error))
 
         if not delivery.has_headers:
             return self._decoded(worker.defn.decoder, delivery)
 
         try:
             wait = seconds_to_wait(delivery, worker.defn.max_delay)
-        except Malformed as error:
-            raise _Refused(Rejected("undecodable", error)) from None
+        except Malformed as malformed:
+            raise _Refused(Rejected("undecodable", malformed)) from None
 
         if wait:
             raise _Refused(Snoozed(wait))
@@ -192,13 +176,194 @@ class Attempts:
             reason = f"{type(error).__qualname__}: {text_of(error)}"
             raise _Refused(Rejected("undecodable", DecodeError(codec.name, reason))) from error
 
-    def _ending(self, job: Job[Any], returned: bool, error: Exception | None) -> Ending:
-        reason = job.reason
+    # Performing...
+
+    async def _perform(self, watch: TaskWatch) -> Exception | None:
+        """Call the handler, and return what it raised.
+
+        The `try` stands outside the job's scope on purpose: a handler's own task group may fail while it is
+        being cancelled, and on Trio only the scope can take the cancellation out of that group.
+        """
+        attempts = self._attempts
+        inner: BaseException | None = None
+        # Recorded before it starts: a stop, or a loss, in this very moment must reach it.
+        attempts.running[self.lease] = self
+        try:
+            with self._scope:
+                self._start_timeout()
+                try:
+                    await in_context(
+                        attempts.context.copy(),
+                        attempts.handler(self.job, self),
+                        self,
+                        attempts.clock,
+                        attempts.longest_step,
+                    )
+                    self._returned = True
+                except BaseException as raised:
+                    inner = raised
+                    raise
+        except Exception as raised:
+            # The scope's own error: what the handler has opened inside of it is open still.
+            self._misnested = isinstance(raised, RuntimeError) and raised is not inner
+            error = self._unless_abandoned(raised)
+            if self._misnested:
+                self._returned = False
+                watch.close_scopes()
+
+            return error
+        except BaseException as raised:
+            return self._unless_cancelled(raised)
+        finally:
+            del attempts.running[self.lease]
+            # The job knows its attempt: without this, each would be left to the garbage collector.
+            del self.job
+
+        return None
+
+    def _start_timeout(self) -> None:
+        timeout = self._attempts.timeout
+        if timeout is not None:
+            self._times_out_at = self._scope.deadline = anyio.current_time() + timeout
+
+    def _unless_abandoned(self, raised: Exception) -> Exception:
+        """Return what the handler raised; raise on when the job was given up, or never reached its handler."""
+        if isinstance(raised, ProcessNotStarted):
+            self._attempts.settler.hand_back(self.lease, "process", self._attempts.clock())
+            raise raised
+
+        if self.abandoned is None:
+            return raised
+
+        raise self.abandoned from raised
+
+    def _unless_cancelled(self, raised: BaseException) -> Exception:
+        """Return an error for a cancellation that nobody asked for; else hand the job back and raise on.
+
+        On asyncio a handler lets one out that awaits something which somebody else has cancelled.
+        """
+        stray = isinstance(raised, anyio.get_cancelled_exc_class())
+        if stray and not is_cancelled_from_around():
+            return StrayCancellation(self.delivery.stream, self.delivery.sequence)
+
+        if not stray:
+            logger.critical(
+                "%r raised %s, which is not an Exception and ends the processor",
+                self.job,
+                type(raised).__qualname__,
+            )
+
+        # The worker is cancelled, or the program ends.
+        self._attempts.settler.hand_back(self.lease, (self.reason or CancelReason.STOP).value, self._started)
+        raise raised
+
+    # Coming to an end...
+
+    def _ending(self, error: Exception | None) -> Ending:
+        reason = self.reason
         timeout = None
         if reason is CancelReason.TIMEOUT:
-            timeout = JobTimeout(job.stream, job.sequence, self._timeout or 0.0)
+            timeout = JobTimeout(self.delivery.stream, self.delivery.sequence, self._attempts.timeout or 0.0)
 
-        return ending_of(reason, returned, error, timeout)
+        return ending_of(reason, self._returned, error, timeout)
+
+    async def _settle(self, ending: Ending) -> None:
+        try:
+            await self._attempts.settler.settle(self.lease, ending, self._started)
+        except BaseException:
+            # Cut off while it was being parked: nobody else would ever answer for it.
+            self._attempts.settler.hand_back(self.lease, CancelReason.STOP.value, self._started)
+            raise
+
+    # What the worker may do to it...
+
+    def cut_short(self, reason: CancelReason) -> None:
+        """Cancel the scope. A deadline that has already fired is a reason too, and came first."""
+        if self.reason is None:
+            self._reason = reason
+            self._scope.deadline = math.inf
+            self._scope.cancel(reason.text)
+
+    def abandon(self, error: JobNotResponding) -> None:
+        """Give it up: `error` is raised in its place as soon as that is possible."""
+        self.abandoned = error
+
+    # What its handler is told (`JobControl`)...
+
+    @property
+    def delivery(self) -> Delivery:
+        return self.lease.delivery
+
+    @property
+    def defn(self) -> JobDef[Any]:
+        return self._worker.defn
+
+    @property
+    def processor(self) -> JobProcessor:
+        return self._worker.processor
+
+    @property
+    def num_attempts(self) -> int:
+        return self._worker.site.limits.last_attempt(delayed=was_delayed(self.delivery))
+
+    @property
+    def reason(self) -> CancelReason | None:
+        if self._reason is None and self._timed_out():
+            return CancelReason.TIMEOUT
+
+        return self._reason
+
+    def _timed_out(self) -> bool:
+        if self._times_out_at == math.inf:
+            return False
+
+        # Not only when the scope was cancelled for it: a handler that blocks the event loop past its timeout is
+        # late, although nothing could cancel it.
+        return self._attempts.clock() >= self._times_out_at or self._cancel_called()
+
+    def _cancel_called(self) -> bool:
+        try:
+            return self._scope.cancel_called
+        except RuntimeError:
+            # Trio answers this in its own thread only; here a handler asks in another.
+            return False
+
+    @property
+    def stopping(self) -> bool:
+        return self._worker.stopping
+
+    async def wait_stopping(self) -> None:
+        await self._worker.wait_stopping()
+
+    def check_lease(self) -> None:
+        if get_ident() == self._worker.thread:
+            self.goes_on(self._attempts.clock())
+
+    async def extend_lease(self) -> None:
+        await self._worker.leases.extend(self.lease)
+
+    async def publish_progress(self, done: float, total: float | None) -> None:
+        site, delivery = self._worker.site, self.delivery
+        subject = f"nats_jobs.progress.{delivery.stream}.{site.consumer}.{delivery.sequence}"
+        facts = {"done": done, "total": total, "attempt": delivery.attempt, "consumer": site.token}
+        await self._worker.connection.publish(subject, json.dumps(facts).encode())
+
+    # Each step of its handler (`Passenger`)...
+
+    def goes_on(self, now: float) -> None:
+        """After a pause the handler must not go on believing that the job is still its own."""
+        if now >= self.lease.trusted_until:
+            self._worker.leases.is_held(self.lease)
+
+    def gave_way(self) -> None:
+        """The handler waits for something: another job may start."""
+        self._worker.gave_way()
+
+    def held_the_loop(self, seconds: float) -> None:
+        self._worker.loop_held(self, seconds)
+
+    def __repr__(self) -> str:
+        return repr(self.job)
 
 
 class _Refused(Exception):

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
+from ._fresh_context import Passenger
 from ._job import Job
 
 __all__ = ("HandlerThread",)
@@ -23,9 +24,10 @@ class HandlerThread:
     `anyio.from_thread.check_cancelled()` raises in the thread, as `job.check_cancelled()` does.
     """
 
-    def __init__(self, job: Job[Any], perform: Callable[[Job[Any]], object]) -> None:
+    def __init__(self, job: Job[Any], perform: Callable[[Job[Any]], object], listener: Passenger) -> None:
         self._job = job
         self._perform = perform
+        self._listener = listener
         self._lock = threading.Lock()
         self._began = False
         self._withdrawn = False
@@ -80,8 +82,8 @@ class HandlerThread:
     async def _wait_ended(self) -> None:
         # The limit of this shield is that the job is given up.
         with anyio.CancelScope(shield=True):
-            while not self._ended and self._job.abandoned is None:  # noqa: ASYNC110 - a thread that was left sets no events
+            while not self._ended and self._listener.abandoned is None:  # noqa: ASYNC110 - a thread that was left sets no events
                 await anyio.sleep(_POLL_INTERVAL)
 
-        if self._job.abandoned is not None:
-            raise self._job.abandoned
+        if self._listener.abandoned is not None:
+            raise self._listener.abandoned

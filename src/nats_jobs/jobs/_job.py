@@ -1,30 +1,24 @@
-"""What a handler is given: one delivery being performed, and the scope it runs in."""
+"""What a handler is given: one delivery being performed."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from threading import get_ident
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import anyio
 
-from ..errors import JobCutShort, JobNotResponding
+from ..errors import JobCutShort
 from ..jetstream import Delivery
 from ..wire import Headers
 from ._definition import JobDef
-from ._lease import Lease
-from ._not_before import was_delayed
 from ._reasons import CancelReason
 
 if TYPE_CHECKING:
     from ._processor import JobProcessor
-    from ._worker import Worker
 
-__all__ = ("Fence", "Job")
+__all__ = ("Fence", "Job", "JobControl")
 
 T = TypeVar("T")
 
@@ -38,6 +32,42 @@ class Fence(NamedTuple):
     attempt: int
 
 
+class JobControl(Protocol):
+    """What a job asks of the attempt behind it. A test can give a job one of its own."""
+
+    @property
+    def delivery(self) -> Delivery: ...
+
+    @property
+    def defn(self) -> JobDef[Any]: ...
+
+    @property
+    def processor(self) -> JobProcessor: ...
+
+    @property
+    def num_attempts(self) -> int:
+        """The number of the last attempt."""
+        ...
+
+    @property
+    def reason(self) -> CancelReason | None:
+        """Why it was cut short; asked for in any thread."""
+        ...
+
+    @property
+    def stopping(self) -> bool: ...
+
+    async def wait_stopping(self) -> None: ...
+
+    def check_lease(self) -> None:
+        """Find out by the clock whether the lease is still held; in another thread than the event loop's it does nothing."""
+
+    async def extend_lease(self) -> None:
+        """Return when the server has confirmed it."""
+
+    async def publish_progress(self, done: float, total: float | None) -> None: ...
+
+
 class Job(Generic[T]):
     """One delivery being performed. `payload` is decoded, of the definition's type `T`.
 
@@ -45,107 +75,91 @@ class Job(Generic[T]):
     which it was from that moment on.
     """
 
-    __slots__ = (
-        "_lease",
-        "_on_abandoned",
-        "_reason",
-        "_scope",
-        "_times_out_at",
-        "_worker",
-        "abandoned",
-        "payload",
-    )
+    __slots__ = ("_control", "payload")
 
-    def __init__(self, worker: Worker[T], lease: Lease, payload: T, scope: anyio.CancelScope) -> None:
+    def __init__(self, payload: T, control: JobControl) -> None:
         self.payload = payload
-        self._worker = worker
-        self._lease = lease
-        self._reason: CancelReason | None = None
-        self._scope = scope
-        self._times_out_at = math.inf
-        self._on_abandoned: Callable[[str], None] | None = None
-        self.abandoned: JobNotResponding | None = None
+        self._control = control
 
     # What was delivered...
 
     @property
     def data(self) -> bytes:
         """The payload as it came."""
-        return self.delivery.data
+        return self._control.delivery.data
 
     @property
     def subject(self) -> str:
-        return self.delivery.subject
+        return self._control.delivery.subject
 
     @property
     def headers(self) -> Headers:
-        return self.delivery.headers
+        return self._control.delivery.headers
 
     @property
     def id(self) -> str | None:
         """The message id that it was enqueued with; None when its publisher gave none."""
-        return self.delivery.headers.get("Nats-Msg-Id") if self.delivery.has_headers else None
+        return (
+            self._control.delivery.headers.get("Nats-Msg-Id") if self._control.delivery.has_headers else None
+        )
 
     @property
     def stream(self) -> str:
-        return self.delivery.stream
+        return self._control.delivery.stream
 
     @property
     def sequence(self) -> int:
         """The position of the message in its stream: the same for every attempt."""
-        return self.delivery.sequence
+        return self._control.delivery.sequence
 
     @property
     def attempt(self) -> int:
         """How often the message was delivered, this time included."""
-        return self.delivery.attempt
+        return self._control.delivery.attempt
 
     @property
     def num_attempts(self) -> int:
         """The failing attempt with this number is the last."""
-        return self._worker.site.limits.last_attempt(delayed=was_delayed(self.delivery))
+        return self._control.num_attempts
 
     @property
     def enqueued_at(self) -> datetime:
         """When the server stored it, UTC."""
-        return self.delivery.stored_at
+        return self._control.delivery.stored_at
 
     @property
     def pending(self) -> int:
         """How many jobs of this consumer had not been delivered yet when this one was."""
-        return self.delivery.pending
+        return self._control.delivery.pending
 
     @property
     def fence(self) -> Fence:
         """For compare-and-set in a store of your own: (stream sequence, delivery count)."""
-        return Fence(self.delivery.sequence, self.delivery.attempt)
+        return Fence(self._control.delivery.sequence, self._control.delivery.attempt)
 
     @property
     def defn(self) -> JobDef[T]:
-        return self._worker.defn
+        return self._control.defn
 
     @property
     def processor(self) -> JobProcessor:
-        return self._worker.processor
+        return self._control.processor
 
     # Being cut short...
 
     @property
     def reason(self) -> CancelReason | None:
         """Why the job was cut short; None as long as it was not. Set at once, also inside a shield."""
-        if self._reason is None and self._timed_out():
-            return CancelReason.TIMEOUT
-
-        return self._reason
+        return self._control.reason
 
     @property
     def stopping(self) -> bool:
         """Whether the worker was told to stop: what takes longer than the grace period should come to an end."""
-        return self._worker.stopping
+        return self._control.stopping
 
     async def wait_stopping(self) -> None:
         """Wait until `stopping`."""
-        await self._worker.wait_stopping()
+        await self._control.wait_stopping()
 
     def check_cancelled(self) -> None:
         """Raise if the job was cut short. For handlers that run in a thread, where no cancellation can reach.
@@ -157,9 +171,7 @@ class Job(Generic[T]):
         Raises:
             JobCutShort: it was; `reason` says why.
         """
-        if get_ident() == self._worker.thread:
-            self.goes_on(self._worker.clock())
-
+        self._control.check_lease()
         reason = self.reason
         if reason is not None:
             raise JobCutShort(self.stream, self.sequence, reason.text)
@@ -184,7 +196,7 @@ class Job(Generic[T]):
         Not needed with `auto_extend_ack_timeout`. When the lease was lost meanwhile, the job is being
         cancelled and this call with it.
         """
-        await self._worker.leases.extend(self._lease)
+        await self._control.extend_lease()
         await anyio.lowlevel.checkpoint()
 
     async def progress(self, done: float, total: float | None = None) -> None:
@@ -192,79 +204,7 @@ class Job(Generic[T]):
 
         It goes to `nats_jobs.progress.<stream>.<consumer>.<sequence>`, at most once, for anyone who subscribes.
         """
-        subject = f"nats_jobs.progress.{self.stream}.{self._worker.consumer}.{self.sequence}"
-        text = json.dumps(
-            {"done": done, "total": total, "attempt": self.attempt, "consumer": self._worker.site.token}
-        )
-        await self._worker.connection.publish(subject, text.encode())
-
-    # For the worker...
-
-    @property
-    def delivery(self) -> Delivery:
-        """The delivery being performed."""
-        return self._lease.delivery
-
-    @property
-    def lease(self) -> Lease:
-        """Our right to perform it."""
-        return self._lease
-
-    @property
-    def scope(self) -> anyio.CancelScope:
-        """The scope the handler runs in."""
-        return self._scope
-
-    def start_clock(self, timeout: float | None) -> None:
-        """Called when the handler starts."""
-        if timeout is not None:
-            self._scope.deadline = anyio.current_time() + timeout
-            self._times_out_at = self._scope.deadline
-
-    def _timed_out(self) -> bool:
-        if self._times_out_at == math.inf:
-            return False
-
-        # Not only when the scope was cancelled for it: a handler that blocks the event loop past its timeout is
-        # late, although nothing could cancel it.
-        return self._worker.clock() >= self._times_out_at or self._cancel_called()
-
-    def _cancel_called(self) -> bool:
-        try:
-            return self._scope.cancel_called
-        except RuntimeError:
-            # Trio answers this in its own thread only; here a handler asks in another.
-            return False
-
-    def cut_short(self, reason: CancelReason) -> None:
-        """Cancel the scope. A deadline that has already fired is a reason too, and came first."""
-        if self.reason is None:
-            self._reason = reason
-            self._scope.deadline = math.inf
-            self._scope.cancel(reason.text)
-
-    def when_abandoned(self, callback: Callable[[str], None]) -> None:
-        """Have `callback` called, with the reason as text, when the job is given up."""
-        self._on_abandoned = callback
-
-    def abandon(self, error: JobNotResponding) -> None:
-        """Give the job up: `error` is raised in its place as soon as that is possible."""
-        self.abandoned = error
-        if self._on_abandoned is not None:
-            self._on_abandoned(str(error))
-
-    def goes_on(self, now: float) -> None:
-        """The handler takes a step. After a pause it must not do so believing that the job is still its own."""
-        if now >= self._lease.trusted_until:
-            self._worker.leases.is_held(self._lease)
-
-    def gave_way(self) -> None:
-        """The handler waits for something: another job may start."""
-        self._worker.gave_way()
-
-    def held_the_loop(self, seconds: float) -> None:
-        """One step of the handler took too long."""
-        self._worker.loop_held(self, seconds)
+        await self._control.publish_progress(done, total)
 
     def __repr__(self) -> str:
         return f"Job({self.stream}/{self.sequence}, attempt {self.attempt} of {self.num_attempts})"

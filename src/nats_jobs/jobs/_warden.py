@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from ..errors import JobNotResponding
 from ..events import NotResponding
+from ._attempt import Attempt
 from ._emitter import logger
-from ._job import Job
 from ._reporter import Reporter
 
 __all__ = ("OnUnresponsive", "Patience", "Warden")
@@ -41,28 +41,30 @@ class Warden:
     def __init__(self, reporter: Reporter, patience: Patience) -> None:
         self._report = reporter
         self._patience = patience
-        self._since: dict[Job[Any], float] = {}
-        self._reported: set[Job[Any]] = set()
+        self._since: dict[Attempt, float] = {}
+        self._reported: set[Attempt] = set()
 
-    def look(self, running: Iterable[Job[Any]], now: float) -> None:
+    def look(self, running: Iterable[Attempt], now: float) -> None:
         """Report, and give up, what has not responded for long enough."""
-        cut_short = [job for job in running if job.reason is not None]
-        self._since = {job: self._since.get(job, now) for job in cut_short}
+        cut_short = [attempt for attempt in running if attempt.reason is not None]
+        self._since = {attempt: self._since.get(attempt, now) for attempt in cut_short}
         self._reported &= self._since.keys()
-        for job, since in self._since.items():
+        for attempt, since in self._since.items():
             seconds = now - since
-            if seconds >= self._patience.report_after and job not in self._reported:
-                self._tell(job, seconds)
+            if seconds >= self._patience.report_after and attempt not in self._reported:
+                self._tell(attempt, seconds)
                 if self._patience.then == "fail":
-                    self.give_up(job, seconds)
+                    self.give_up(attempt, seconds)
 
-    def give_up(self, job: Job[Any], seconds: float) -> None:
+    def give_up(self, attempt: Attempt, seconds: float) -> None:
         """Let `JobNotResponding` be raised in the job's place."""
-        assert job.reason is not None
-        job.abandon(JobNotResponding(job.stream, job.sequence, job.reason.text, seconds))
+        assert attempt.reason is not None
+        job = attempt.job
+        attempt.abandon(JobNotResponding(job.stream, job.sequence, attempt.reason.text, seconds))
 
-    def _tell(self, job: Job[Any], seconds: float) -> None:
-        assert job.reason is not None
-        self._reported.add(job)
-        logger.error("%r was cancelled %.0f s ago (%s) and is still running", job, seconds, job.reason.text)
-        self._report.job(NotResponding, job.delivery, reason=job.reason.value, seconds=seconds)
+    def _tell(self, attempt: Attempt, seconds: float) -> None:
+        reason = attempt.reason
+        assert reason is not None
+        self._reported.add(attempt)
+        logger.error("%r was cancelled %.0f s ago (%s) and is still running", attempt, seconds, reason.text)
+        self._report.job(NotResponding, attempt.delivery, reason=reason.value, seconds=seconds)

@@ -26,7 +26,7 @@ from ..errors import ConsumerGone, NatsJobsError, SetupFailed
 from ..events import LeaseLost, LoopBlocked, NoAck, Pull, Start, Working
 from ..jetstream import Delivery, Puller, is_retryable
 from ..wire import Connection
-from ._attempt import Attempts
+from ._attempt import Attempt, Attempts
 from ._claims import Claims
 from ._consumer_watch import ConsumerWatch
 from ._definition import JobDef
@@ -226,8 +226,8 @@ class Worker(Generic[T]):
             raise
 
     def _cut_short(self) -> None:
-        for job in self.running:
-            job.cut_short(CancelReason.STOP)
+        for attempt in self._under_way():
+            attempt.cut_short(CancelReason.STOP)
 
     async def _take_in(self, task_status: TaskStatus[None]) -> None:
         """Pull until told to stop; then take the requests back, and hand back what had not started."""
@@ -335,8 +335,8 @@ class Worker(Generic[T]):
             await slots.wait_idle()
             return
 
-        for job in self.running:
-            self._warden.give_up(job, patience)
+        for attempt in self._under_way():
+            self._warden.give_up(attempt, patience)
 
         await slots.wait_idle()
 
@@ -363,6 +363,9 @@ class Worker(Generic[T]):
     @property
     def running(self) -> tuple[Job[T], ...]:
         """The jobs in hand."""
+        return tuple(attempt.job for attempt in self._under_way())
+
+    def _under_way(self) -> tuple[Attempt, ...]:
         return tuple(self._attempts.running.values()) if self._standing else ()
 
     def statistics(self) -> WorkerStatistics:
@@ -378,9 +381,9 @@ class Worker(Generic[T]):
     def lease_lost(self, lease: Lease, reason: str) -> None:
         self._counts.lost += 1
         self._report.job(LeaseLost, lease.delivery, reason=reason)
-        job = self._attempts.running.get(lease)
-        if job is not None:
-            job.cut_short(CancelReason.LEASE_LOST)
+        attempt = self._attempts.running.get(lease)
+        if attempt is not None:
+            attempt.cut_short(CancelReason.LEASE_LOST)
 
     def lease_idle(self, lease: Lease) -> bool:
         return self._intake.idle(lease)
@@ -395,16 +398,16 @@ class Worker(Generic[T]):
         self._claims.announce(lease.delivery)
 
     def watching(self) -> bool:
-        return bool(self.running)
+        return bool(self._under_way())
 
     def on_tick(self, now: float) -> None:
-        self._warden.look(self.running, now)
+        self._warden.look(self._under_way(), now)
 
-    def loop_held(self, job: Job[T], seconds: float) -> None:
+    def loop_held(self, attempt: Attempt, seconds: float) -> None:
         logger.warning(
-            "%r blocked the event loop for %.1f s; leases last %g s", job, seconds, self.site.ack_wait
+            "%r blocked the event loop for %.1f s; leases last %g s", attempt, seconds, self.site.ack_wait
         )
-        self._report.job(LoopBlocked, job.delivery, seconds=seconds)
+        self._report.job(LoopBlocked, attempt.delivery, seconds=seconds)
 
     def not_confirmed(self, lease: Lease, reason: str) -> None:
         assert lease.settlement is not None

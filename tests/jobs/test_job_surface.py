@@ -1,0 +1,48 @@
+"""What a handler sees of the library: `Job`, and where its names say that they come from."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import nats_jobs
+from nats_jobs import Job
+from nats_jobs.jobs import _job
+
+
+def test_a_job_shows_only_what_a_handler_may_touch() -> None:
+    assert [name for name in dir(Job) if not name.startswith("_")] == [
+        "attempt",
+        "check_cancelled",
+        "data",
+        "defn",
+        "enqueued_at",
+        "fence",
+        "headers",
+        "id",
+        "num_attempts",
+        "payload",
+        "pending",
+        "processor",
+        "progress",
+        "reason",
+        "sequence",
+        "shield",
+        "stopping",
+        "stream",
+        "subject",
+        "wait_stopping",
+        "working",
+    ]
+
+
+def test_a_job_does_not_know_its_worker() -> None:
+    tree = ast.parse(Path(_job.__file__).read_text())
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not modules & {"_worker", "_attempt", "_lease"}
+
+
+def test_what_is_public_does_not_name_the_file_that_it_is_in() -> None:
+    modules = {name: getattr(getattr(nats_jobs, name), "__module__", "") for name in nats_jobs.__all__}
+    assert not {name: module for name, module in modules.items() if "._" in module}
+    assert Job.__module__ == "nats_jobs"

@@ -54,6 +54,7 @@ __all__ = (
     "SlowConsumer",
     "Snooze",
     "StrayCancellation",
+    "StreamDeleted",
     "UsageError",
     "WorkerStalled",
 )
@@ -273,6 +274,20 @@ class ConsumerGone(NatsJobsError):
 
     def __str__(self) -> str:
         return f"consumer {self.consumer!r} of stream {self.stream!r} no longer exists ({self.reason}); was it deleted?"
+
+
+@dataclass(eq=False)
+class StreamDeleted(NatsJobsError):
+    """Somebody deleted a stream while a worker took jobs from it. A worker that is started again creates it."""
+
+    stream: str
+    consumer: str
+
+    def __str__(self) -> str:
+        return (
+            f"stream {self.stream!r} was deleted, with its jobs, while a worker took jobs from its consumer "
+            f"{self.consumer!r}; start the worker again to create an empty stream"
+        )
 
 
 @dataclass(eq=False)

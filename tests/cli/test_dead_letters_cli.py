@@ -257,8 +257,6 @@ def test_ctrl_c_ends_a_slow_redrive_without_a_traceback(url: str, name: str) -> 
     """What was redriven stays so, and what was not stays a letter."""
     park(url, name, 0, 2)
     arguments = ["redrive", "--server", url, "--stream", name, "--rate", "0.01"]
-    # A shell that runs these tests in the background ignores it, and what it starts inherits that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

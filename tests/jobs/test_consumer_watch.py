@@ -7,9 +7,10 @@ from typing import Any
 import anyio
 import pytest
 from nats.js.api import ConsumerConfig
+from nats.js.errors import NotFoundError
 
 from nats_jobs import CancelReason, Job, JobDef, JobHandle, JobProcessor, job_processor
-from nats_jobs.errors import ConfigMismatch
+from nats_jobs.errors import ConfigMismatch, StreamDeleted
 from nats_jobs.events import Complete, LeaseLost
 from support.jobs import LIMIT, Seen, until, until_empty
 from support.proxy import fault_proxy
@@ -73,22 +74,30 @@ async def test_a_consumer_that_is_deleted_is_set_up_again_and_its_jobs_are_lost_
     assert len(seen.of(LeaseLost)) == len(seen.of(Complete)) == 1
 
 
-async def test_a_stream_that_is_deleted_is_set_up_again(url: str, name: str) -> None:
+async def test_a_stream_that_is_deleted_ends_the_processor_and_is_not_created_again(
+    url: str, name: str
+) -> None:
+    """Its jobs are gone, which an empty stream of that name would hide."""
+    held = Held(name)
+    with pytest.raises(StreamDeleted, match=name) as caught, anyio.fail_after(LIMIT):
+        async with job_processor(url) as p:
+            await hold_one(p, held)
+            await p.js.delete_stream(name)
+            await anyio.sleep_forever()
+
+    assert held.reasons == [CancelReason.LEASE_LOST]
+    assert caught.value.exit_code == 1
+    async with job_processor(url) as p:
+        with pytest.raises(NotFoundError):
+            await p.js.stream_info(name)
+
+
+async def test_a_stream_that_is_deleted_and_created_again_at_once_is_worked_on(url: str, name: str) -> None:
     held = Held(name)
     async with job_processor(url) as p:
         await hold_one(p, held)
         await p.js.delete_stream(name)
-        await until(lambda: held.reasons)
-
-        async def stands() -> bool:
-            try:
-                await p.api.consumer(name, f"{name}Consumer")
-            except Exception:
-                return False
-
-            return True
-
-        await until(stands)
+        await p.js.add_stream(name=name, subjects=[name], retention="workqueue")
         await p.enqueue(held.defn, "second")
         await until(lambda: held.done)
         await p.stop()

@@ -23,6 +23,7 @@ from ..errors import (
     PermissionDenied,
     RequestTimeout,
     SetupFailed,
+    StreamDeleted,
 )
 from ..jetstream import ErrorCode, Info, JetStreamApi, is_retryable, retrying
 from ..units import from_ns, to_ns
@@ -31,7 +32,7 @@ from ._definition import JobDef
 from ._emitter import logger
 from ._limits import SPARE_DELIVERIES, Limits
 
-__all__ = ("Site", "default_consumer", "default_stream", "set_up", "site_of", "token_of")
+__all__ = ("Site", "default_consumer", "default_stream", "set_up", "set_up_again", "site_of", "token_of")
 
 T = TypeVar("T")
 
@@ -150,6 +151,26 @@ async def set_up(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Si
 
     consumer = await _with_retries("consumer", defn.consumer, lambda: _set_up_consumer(api, defn), patience)
     return site_of(defn, consumer)
+
+
+async def set_up_again(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Site:
+    """See to it that the consumer stands that a worker has lost, and what belongs to it.
+
+    A stream that is missing, with the jobs that were in it, is not made again as if nothing had happened.
+
+    Raises:
+        StreamDeleted: the stream is missing.
+        ConfigMismatch, SetupFailed: as `set_up`.
+    """
+    try:
+        await _with_retries("stream", defn.stream, lambda: api.stream(defn.stream), patience)
+    except SetupFailed as failed:
+        if isinstance(failed.__cause__, ApiError) and failed.__cause__.err_code == ErrorCode.STREAM_NOT_FOUND:
+            raise StreamDeleted(defn.stream, defn.consumer) from None
+
+        raise
+
+    return await set_up(api, defn, patience=patience)
 
 
 async def _set_up_stream(api: JetStreamApi, defn: JobDef[Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from ._max_deliveries import MaxDeliveriesMonitor
 from ._reasons import CancelReason
 from ._reporter import Reporter
 from ._settle import Counts, Settler
-from ._setup import Site, set_up
+from ._setup import Site, set_up, set_up_again
 from ._slots import Slots
 from ._stall_watch import StallWatch
 from ._stop import Stop
@@ -109,9 +109,9 @@ class Worker(Generic[T]):
 
         Raises:
             ConfigMismatch, SetupFailed: there is nothing to work on.
-            PullRefused, PermissionDenied: there is nothing to work on any more. A consumer that is deleted is
-                set up again, or bound to when others have created it again; only when that cannot be, it ends
-                with ConfigMismatch or SetupFailed.
+            StreamDeleted, PullRefused, PermissionDenied: there is nothing to work on any more. A consumer that is
+                deleted is set up again, or bound to when others have created it again; only when that cannot be,
+                it ends with ConfigMismatch or SetupFailed.
         """
         try:
             if self.stopping or not await self._set_up():
@@ -267,6 +267,7 @@ class Worker(Generic[T]):
         """Pull; when the consumer is gone, set it up again, or bind to the one that others have created, and go on.
 
         Raises:
+            StreamDeleted: the whole stream is gone.
             ConfigMismatch, SetupFailed: that cannot be.
         """
         while True:
@@ -279,12 +280,12 @@ class Worker(Generic[T]):
             task_status = anyio.TASK_STATUS_IGNORED
 
     async def _bind_again(self, gone: ConsumerGone) -> None:
-        logger.warning("%s: its jobs in hand are lost, and it is being set up again", gone)
+        logger.warning("%s: its jobs in hand are lost", gone)
         while True:
             await self.connection.wait_connected()
             await self._watch.wait_recreated()
             try:
-                site = await set_up(self.api, self.defn, patience=self.processor.enqueue_timeout)
+                site = await set_up_again(self.api, self.defn, patience=self.processor.enqueue_timeout)
                 break
             except SetupFailed as failed:
                 if not isinstance(failed.__cause__, NatsJobsError) or not is_retryable(failed.__cause__):

@@ -111,12 +111,6 @@ class Desk:
     def on_rival_claim(self, lease: Lease) -> None:
         self.rival_claims.append(lease)
 
-    def watching(self) -> bool:
-        return False
-
-    def on_tick(self, now: float) -> None:
-        pass
-
     def not_confirmed(self, lease: Lease, reason: str) -> None:
         assert lease.closed
         assert lease not in [told.lease for told in self.unconfirmed], "said twice"

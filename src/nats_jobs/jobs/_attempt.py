@@ -28,10 +28,10 @@ from ..errors import (
 )
 from ..events import Receive
 from ..jetstream import Delivery
+from ._coroutine_driver import drive
 from ._definition import JobDef
 from ._emitter import logger
 from ._endings import Ending, Rejected, Snoozed, ending_of
-from ._fresh_context import in_context
 from ._handlers import AsyncHandler
 from ._job import Job
 from ._lease import Lease
@@ -192,7 +192,7 @@ class Attempt:
             with self._scope:
                 self._start_timeout()
                 try:
-                    await in_context(
+                    await drive(
                         attempts.context.copy(),
                         attempts.handler(self.job, self),
                         self,
@@ -337,7 +337,7 @@ class Attempt:
 
     def check_lease(self) -> None:
         if get_ident() == self._worker.thread:
-            self.goes_on(self._attempts.clock())
+            self.before_step(self._attempts.clock())
 
     async def extend_lease(self) -> None:
         await self._worker.leases.extend(self.lease)
@@ -348,18 +348,18 @@ class Attempt:
         facts = {"done": done, "total": total, "attempt": delivery.attempt, "consumer": site.token}
         await self._worker.connection.publish(subject, json.dumps(facts).encode())
 
-    # Each step of its handler (`Passenger`)...
+    # Each step of its handler (`StepListener`)...
 
-    def goes_on(self, now: float) -> None:
+    def before_step(self, now: float) -> None:
         """After a pause the handler must not go on believing that the job is still its own."""
         if now >= self.lease.trusted_until:
             self._worker.leases.is_held(self.lease)
 
-    def gave_way(self) -> None:
+    def first_suspended(self) -> None:
         """The handler waits for something: another job may start."""
         self._worker.gave_way()
 
-    def held_the_loop(self, seconds: float) -> None:
+    def step_too_long(self, seconds: float) -> None:
         self._worker.loop_held(self, seconds)
 
     def __repr__(self) -> str:

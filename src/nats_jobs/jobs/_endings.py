@@ -32,9 +32,9 @@ class Snoozed:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Never to be tried again. `why` is the class of reason: `rejected`, `undecodable`, `crash-loop`, `interrupted`."""
+    """Never to be tried again. `reason` is the class of reason: `rejected`, `undecodable`, `crash-loop`, `interrupted`."""
 
-    why: str
+    reason: str
     error: Exception
 
 
@@ -42,7 +42,7 @@ class Rejected:
 class Interrupted:
     """Cut short through no fault of its own; another worker may have it at once."""
 
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
-from ._fresh_context import Passenger
+from ._coroutine_driver import StepListener
 from ._job import Job
 
 __all__ = ("HandlerThread",)
@@ -24,7 +24,7 @@ class HandlerThread:
     `anyio.from_thread.check_cancelled()` raises in the thread, as `job.check_cancelled()` does.
     """
 
-    def __init__(self, job: Job[Any], perform: Callable[[Job[Any]], object], listener: Passenger) -> None:
+    def __init__(self, job: Job[Any], perform: Callable[[Job[Any]], object], listener: StepListener) -> None:
         self._job = job
         self._perform = perform
         self._listener = listener

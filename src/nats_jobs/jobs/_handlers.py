@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import anyio
 
+from ._coroutine_driver import StepListener
 from ._definition import JobDef
 from ._detached_job import detach
-from ._fresh_context import Passenger
 from ._handler_thread import HandlerThread
 from ._job import Job
 from ._process_pool import ProcessPool
@@ -19,7 +19,7 @@ from ._unfinished import refuse_unfinished
 
 __all__ = ("AsyncHandler", "async_handler")
 
-AsyncHandler: TypeAlias = Callable[[Job[Any], Passenger], Coroutine[Any, Any, None]]
+AsyncHandler: TypeAlias = Callable[[Job[Any], StepListener], Coroutine[Any, Any, None]]
 """Performs a job. The second argument says when the job is given up: a thread goes on, but nobody waits for it."""
 
 
@@ -43,7 +43,7 @@ async def async_handler(defn: JobDef[Any]) -> AsyncIterator[AsyncHandler]:
 def _in_loop(defn: JobDef[Any]) -> AsyncHandler:
     perform: Any = defn.perform
 
-    async def in_loop(job: Job[Any], _: Passenger) -> None:
+    async def in_loop(job: Job[Any], _: StepListener) -> None:
         returned = await perform(job)
         if returned is not None:
             await _finish(defn, returned)
@@ -55,7 +55,7 @@ def _in_thread(defn: JobDef[Any]) -> AsyncHandler:
     perform: Any = defn.perform
     limiter = anyio.CapacityLimiter(defn.concurrency)
 
-    async def in_thread(job: Job[Any], listener: Passenger) -> None:
+    async def in_thread(job: Job[Any], listener: StepListener) -> None:
         returned = await HandlerThread(job, perform, listener).run(limiter)
         if returned is not None:
             await _finish(defn, returned)
@@ -72,7 +72,7 @@ async def _finish(defn: JobDef[Any], returned: object) -> None:
 
 
 def _in_process(pool: ProcessPool) -> AsyncHandler:
-    async def in_process(job: Job[Any], _: Passenger) -> None:
+    async def in_process(job: Job[Any], _: StepListener) -> None:
         # Cancelling kills the process, so a timeout, a stop and a lost lease really end the work.
         await pool.perform(detach(job))
 

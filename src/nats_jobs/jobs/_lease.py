@@ -64,13 +64,6 @@ class LeaseListener(Protocol):
     def on_rival_claim(self, lease: Lease) -> None:
         """Somebody else believes to hold the message, or may do so: announce that we do."""
 
-    def watching(self) -> bool:
-        """Whether to look through again even with nothing in hand: a job goes on that has lost its lease."""
-        ...
-
-    def on_tick(self, now: float) -> None:
-        """The leases were looked through; they will be again soon."""
-
     def not_confirmed(self, lease: Lease, reason: str) -> None:
         """The lease ended while its settlement was unconfirmed."""
 
@@ -252,7 +245,7 @@ class LeaseKeeper:
         try:
             while True:
                 self._woken = anyio.Event()
-                self._dormant = not (self._leases or self._events.watching())
+                self._dormant = not self._leases
                 with anyio.CancelScope(deadline=math.inf if self._dormant else self.tick()):
                     await self._woken.wait()
         finally:
@@ -286,7 +279,6 @@ class LeaseKeeper:
             if not lease.closed:
                 again = min(again, lease.trusted_until)
 
-        self._events.on_tick(now)
         return again
 
     def _prolong(self, lease: Lease, now: float) -> None:

@@ -23,7 +23,7 @@ from ._link_events import LinkEvents
 from ._processor import JobProcessor
 from ._stop import check_grace
 from ._stop_signals import stopped_by
-from ._warden import OnUnresponsive, Patience
+from ._unresponsive import OnUnresponsive, UnresponsivePolicy
 
 __all__ = ("job_processor",)
 
@@ -88,7 +88,7 @@ async def job_processor(
     )
     signals = _checked_signals(stop_signals)
     prefix = api_prefix(domain, js_prefix)
-    patience = Patience(unresponsive_after, give_up_after, on_unresponsive)
+    patience = UnresponsivePolicy(unresponsive_after, give_up_after, on_unresponsive)
     emitter = Emitter(on_event)
     try:
         async with _connected(servers, LinkEvents(emitter), wait_for_server, options) as connection:

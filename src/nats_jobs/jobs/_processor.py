@@ -20,7 +20,7 @@ from ._event_stream import EventStream
 from ._handle import JobHandle
 from ._producer import Producer
 from ._stop import check_grace
-from ._warden import Patience
+from ._unresponsive import UnresponsivePolicy
 from ._worker import Worker
 
 __all__ = ("JobProcessor",)
@@ -38,7 +38,7 @@ class JobProcessor:
         emitter: Emitter,
         *,
         stop_grace: float,
-        patience: Patience,
+        patience: UnresponsivePolicy,
         enqueue_timeout: float,
     ) -> None:
         self.api = api

@@ -76,10 +76,10 @@ class Settler:
                 await self._failed(lease, ending, started)
             case Snoozed(delay):
                 await self._back(lease, "snoozed", delay, started)
-            case Rejected(why, error):
-                await self._park(lease, why, error)
-            case Interrupted(why):
-                await self._back(lease, why, 0.0, started)
+            case Rejected(reason, error):
+                await self._park(lease, reason, error)
+            case Interrupted(reason):
+                await self._back(lease, reason, 0.0, started)
             case Cancelled():
                 self._drop(lease, started)
             case Lost():
@@ -88,10 +88,10 @@ class Settler:
             case _:
                 assert_never(ending)
 
-    def hand_back(self, lease: Lease, why: str, started: float) -> None:
+    def hand_back(self, lease: Lease, reason: str, started: float) -> None:
         """Give the job back at once, without waiting for anything: the worker is being cancelled."""
         if self._leases.settle(lease, Settlement.nak()):
-            self._interrupted(lease, why, 0.0, started)
+            self._interrupted(lease, reason, 0.0, started)
 
     def done(self, lease: Lease, started: float) -> None:
         """Answer for an attempt that has ended well, which is nearly always."""
@@ -153,24 +153,24 @@ class Settler:
             exceeded=exceeded,
         )
 
-    async def _back(self, lease: Lease, why: str, delay: float, started: float) -> None:
+    async def _back(self, lease: Lease, reason: str, delay: float, started: float) -> None:
         """Let the server deliver it again; or park it when the server never would."""
         if self.limits.is_last_delivery(lease.delivery.attempt):
             await self._park(
-                lease, "interrupted", NatsJobsError(f"{why} on the last delivery that max_deliver allows")
+                lease, "interrupted", NatsJobsError(f"{reason} on the last delivery that max_deliver allows")
             )
         elif self._leases.settle(lease, Settlement.nak(delay)):
-            self._interrupted(lease, why, delay, started)
+            self._interrupted(lease, reason, delay, started)
 
     def _drop(self, lease: Lease, started: float) -> None:
         reason = CancelReason.CANCELLED
         if self._leases.settle(lease, Settlement.term(reason.text)):
             self._interrupted(lease, reason.value, 0.0, started)
 
-    def _interrupted(self, lease: Lease, why: str, delay: float, started: float) -> None:
+    def _interrupted(self, lease: Lease, reason: str, delay: float, started: float) -> None:
         self._counts.interrupted += 1
         duration, _ = self._took(started)
-        self._report.job(InterruptedEvent, lease.delivery, reason=why, delay=delay, duration=duration)
+        self._report.job(InterruptedEvent, lease.delivery, reason=reason, delay=delay, duration=duration)
 
     async def _park(self, lease: Lease, reason: str, error: Exception) -> None:
         """Publish the dead letter, then end the original: a crash in between leaves a duplicate, never a loss.

@@ -43,7 +43,7 @@ from ._setup import Site, set_up, set_up_again
 from ._slots import Slots
 from ._stall_watch import StallWatch
 from ._stop import Stop
-from ._warden import Warden
+from ._unresponsive import UnresponsiveMonitor
 
 if TYPE_CHECKING:
     from ._processor import JobProcessor
@@ -77,7 +77,7 @@ class Worker(Generic[T]):
     _attempts: Attempts
     _intake: Intake
     _report: Reporter
-    _warden: Warden
+    _monitor: UnresponsiveMonitor
     _claims: Claims
     _max_deliveries: MaxDeliveriesMonitor
     _puller: Puller
@@ -119,7 +119,9 @@ class Worker(Generic[T]):
                 return
 
             self._report = Reporter(self.emitter, self.site)
-            self._warden = Warden(self._report, self.processor.patience)
+            self._monitor = UnresponsiveMonitor(
+                self._report, self.processor.patience, self.clock, self._under_way
+            )
             self.connection.lowlevel.set_receive_precision(self.site.ack_wait / _PULSES_PER_ACK_WAIT)
             self.leases = LeaseKeeper(
                 self.connection,
@@ -130,6 +132,7 @@ class Worker(Generic[T]):
             )
             async with outliving_group("every delivery is settled") as keeping:
                 keeping.start_soon(self.leases.keep)
+                keeping.start_soon(self._monitor.run)
                 self._watch = ConsumerWatch(
                     self.api,
                     self.defn,
@@ -337,7 +340,7 @@ class Worker(Generic[T]):
             return
 
         for attempt in self._under_way():
-            self._warden.give_up(attempt, patience)
+            self._monitor.give_up(attempt, patience)
 
         await slots.wait_idle()
 
@@ -397,12 +400,6 @@ class Worker(Generic[T]):
 
     def on_rival_claim(self, lease: Lease) -> None:
         self._claims.announce(lease.delivery)
-
-    def watching(self) -> bool:
-        return bool(self._under_way())
-
-    def on_tick(self, now: float) -> None:
-        self._warden.look(self._under_way(), now)
 
     def loop_held(self, attempt: Attempt, seconds: float) -> None:
         logger.warning(

@@ -11,23 +11,29 @@ their cancellation: then the processor's block cannot be left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import anyio
+
+from .._clock import Clock
 from ..errors import JobNotResponding
 from ..events import NotResponding
 from ._attempt import Attempt
 from ._emitter import logger
 from ._reporter import Reporter
 
-__all__ = ("OnUnresponsive", "Patience", "Warden")
+__all__ = ("OnUnresponsive", "UnresponsiveMonitor", "UnresponsivePolicy")
+
+_MIN_CHECK_INTERVAL = 0.05
+_MAX_CHECK_INTERVAL = 1.0
 
 OnUnresponsive: TypeAlias = Literal["wait", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class UnresponsivePolicy:
     """How long a job may go on after it was cut short, in seconds, and what then."""
 
     report_after: float
@@ -35,25 +41,44 @@ class Patience:
     then: OnUnresponsive
 
 
-class Warden:
-    """Looks at the running jobs from time to time."""
+class UnresponsiveMonitor:
+    """Looks at the attempts of one worker from time to time, in a task of its own.
 
-    def __init__(self, reporter: Reporter, patience: Patience) -> None:
+    Args:
+        running: returns the attempts that are under way.
+    """
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        policy: UnresponsivePolicy,
+        clock: Clock,
+        running: Callable[[], Iterable[Attempt]],
+    ) -> None:
         self._report = reporter
-        self._patience = patience
+        self._policy = policy
+        self._clock = clock
+        self._running = running
+        self._interval = max(_MIN_CHECK_INTERVAL, min(_MAX_CHECK_INTERVAL, policy.report_after / 10))
         self._since: dict[Attempt, float] = {}
         self._reported: set[Attempt] = set()
 
-    def look(self, running: Iterable[Attempt], now: float) -> None:
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await anyio.sleep(self._interval)
+            self.check(self._clock())
+
+    def check(self, now: float) -> None:
         """Report, and give up, what has not responded for long enough."""
-        cut_short = [attempt for attempt in running if attempt.reason is not None]
+        cut_short = [attempt for attempt in self._running() if attempt.reason is not None]
         self._since = {attempt: self._since.get(attempt, now) for attempt in cut_short}
         self._reported &= self._since.keys()
         for attempt, since in self._since.items():
             seconds = now - since
-            if seconds >= self._patience.report_after and attempt not in self._reported:
+            if seconds >= self._policy.report_after and attempt not in self._reported:
                 self._tell(attempt, seconds)
-                if self._patience.then == "fail":
+                if self._policy.then == "fail":
                     self.give_up(attempt, seconds)
 
     def give_up(self, attempt: Attempt, seconds: float) -> None:

@@ -18,31 +18,31 @@ from typing import Any, Protocol
 
 from .._clock import Clock
 
-__all__ = ("Passenger", "in_context")
+__all__ = ("StepListener", "drive")
 
 
-class Passenger(Protocol):
+class StepListener(Protocol):
     """Whose coroutine is driven. Its methods must return at once."""
 
     @property
     def abandoned(self) -> Exception | None:
         """Not None: it was given up. Its coroutine is dropped at its next step, and this raised instead."""
 
-    def goes_on(self, now: float) -> None:
+    def before_step(self, now: float) -> None:
         """It is about to take a step, perhaps after a long pause of the whole process."""
 
-    def gave_way(self) -> None:
+    def first_suspended(self) -> None:
         """It waits for something, for the first time."""
 
-    def held_the_loop(self, seconds: float) -> None:
+    def step_too_long(self, seconds: float) -> None:
         """One of its steps took longer than it should."""
 
 
 @types.coroutine
-def in_context(
+def drive(
     context: Context,
     coroutine: Coroutine[Any, Any, object],
-    passenger: Passenger,
+    listener: StepListener,
     clock: Clock,
     longest_step: float,
 ) -> Generator[Any, Any, object]:
@@ -52,7 +52,7 @@ def in_context(
     has_given_way = False
     while True:
         began = clock()
-        passenger.goes_on(began)
+        listener.before_step(began)
         try:
             yielded = run(step)
         except StopIteration as stop:
@@ -60,11 +60,11 @@ def in_context(
         finally:
             took = clock() - began
             if took > longest_step:
-                passenger.held_the_loop(took)
+                listener.step_too_long(took)
 
         if not has_given_way:
             has_given_way = True
-            passenger.gave_way()
+            listener.first_suspended()
 
         try:
             step = partial(coroutine.send, (yield yielded))
@@ -74,9 +74,9 @@ def in_context(
         except BaseException as error:
             step = partial(coroutine.throw, error)
 
-        if passenger.abandoned is not None:
+        if listener.abandoned is not None:
             run(_drop, coroutine)
-            raise passenger.abandoned
+            raise listener.abandoned
 
 
 def _drop(coroutine: Coroutine[Any, Any, object]) -> None:

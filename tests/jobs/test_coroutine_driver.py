@@ -14,7 +14,7 @@ import pytest
 from anyio import from_thread, to_thread
 from anyio.lowlevel import checkpoint
 
-from nats_jobs.jobs._fresh_context import in_context
+from nats_jobs.jobs._coroutine_driver import drive
 from support.loops import anyio_backend as anyio_backend
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
@@ -23,31 +23,31 @@ variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", defau
 class Traveller:
     """Notes what it is told; gives up when `abandoned` is set."""
 
-    def __init__(self, gave_way: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, first_suspended: Callable[[], object] = lambda: None) -> None:
         self.abandoned: Exception | None = None
         self.held: list[float] = []
         self.steps: list[float] = []
-        self._gave_way = gave_way
+        self._gave_way = first_suspended
 
-    def goes_on(self, now: float) -> None:
+    def before_step(self, now: float) -> None:
         self.steps.append(now)
 
-    def gave_way(self) -> None:
+    def first_suspended(self) -> None:
         self._gave_way()
 
-    def held_the_loop(self, seconds: float) -> None:
+    def step_too_long(self, seconds: float) -> None:
         self.held.append(seconds)
 
 
-async def drive(
+async def driven(
     function: Callable[..., Coroutine[Any, Any, Any]],
     *args: Any,
-    passenger: Traveller | None = None,
+    listener: Traveller | None = None,
     clock: Callable[[], float] = time.monotonic,
     longest_step: float = math.inf,
 ) -> Any:
-    passenger = passenger or Traveller()
-    return await in_context(contextvars.copy_context(), function(*args), passenger, clock, longest_step)
+    listener = listener or Traveller()
+    return await drive(contextvars.copy_context(), function(*args), listener, clock, longest_step)
 
 
 @pytest.mark.anyio
@@ -61,9 +61,9 @@ class TestOnAnEventLoop:
             await checkpoint()
             raise KeyError("mine")
 
-        assert await drive(give, 7) == 7
+        assert await driven(give, 7) == 7
         with pytest.raises(KeyError, match="mine"):
-            await drive(fail)
+            await driven(fail)
 
     async def test_what_it_sets_is_seen_by_itself_and_by_nobody_outside(self) -> None:
         async def change() -> list[str]:
@@ -75,7 +75,7 @@ class TestOnAnEventLoop:
 
             return seen
 
-        assert await drive(change) == ["outside", "inside", "inside", "inside"]
+        assert await driven(change) == ["outside", "inside", "inside", "inside"]
         assert variable.get() == "outside"
 
     async def test_two_at_the_same_time_do_not_see_each_other(self) -> None:
@@ -87,7 +87,7 @@ class TestOnAnEventLoop:
 
         async with anyio.create_task_group() as group:
             for number in range(5):
-                group.start_soon(drive, change, str(number))
+                group.start_soon(driven, change, str(number))
 
     async def test_task_groups_inside_inherit_its_variables_and_fail_as_usual(self) -> None:
         seen: list[str] = []
@@ -111,7 +111,7 @@ class TestOnAnEventLoop:
 
             assert variable.get() == "parent"
 
-        await drive(parent)
+        await driven(parent)
         assert seen == ["parent"]
 
     async def test_threads_inherit_its_variables_and_can_call_back(self) -> None:
@@ -126,7 +126,7 @@ class TestOnAnEventLoop:
             variable.set("parent")
             return await to_thread.run_sync(in_thread)
 
-        assert await drive(parent) == ("parent", "parent")
+        assert await driven(parent) == ("parent", "parent")
 
     async def test_scopes_and_timeouts_inside_work(self) -> None:
         async def too_long() -> bool:
@@ -138,7 +138,7 @@ class TestOnAnEventLoop:
 
             return scope.cancelled_caught
 
-        assert await drive(too_long) is True
+        assert await driven(too_long) is True
 
     async def test_a_cancellation_from_around_reaches_it_in_its_own_variables(self) -> None:
         seen: list[str] = []
@@ -155,7 +155,7 @@ class TestOnAnEventLoop:
 
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as group:
-                group.start_soon(drive, cleaning_up)
+                group.start_soon(driven, cleaning_up)
                 await anyio.wait_all_tasks_blocked()
                 scope.cancel()
 
@@ -173,7 +173,7 @@ class TestOnAnEventLoop:
             return "not cancelled"
 
         with anyio.CancelScope() as scope:
-            assert await drive(swallowing, scope) == "swallowed"
+            assert await driven(swallowing, scope) == "swallowed"
 
     async def test_it_can_run_one_inside_another(self) -> None:
         async def inner() -> None:
@@ -184,10 +184,10 @@ class TestOnAnEventLoop:
 
         async def outer() -> None:
             variable.set("outer")
-            await drive(inner)
+            await driven(inner)
             assert variable.get() == "outer"
 
-        await drive(outer)
+        await driven(outer)
 
     async def test_giving_way_is_told_once_and_before_anybody_else_runs(self) -> None:
         order: list[str] = []
@@ -197,7 +197,7 @@ class TestOnAnEventLoop:
                 order.append("running")
                 await checkpoint()
 
-        await drive(waits, passenger=Traveller(lambda: order.append("gives way")))
+        await driven(waits, listener=Traveller(lambda: order.append("gives way")))
         assert order == ["running", "gives way", "running", "running"]
 
     async def test_one_that_never_waits_does_not_give_way(self) -> None:
@@ -206,12 +206,12 @@ class TestOnAnEventLoop:
         async def at_once() -> int:
             return 1
 
-        assert await drive(at_once, passenger=Traveller(lambda: told.append(True))) == 1
+        assert await driven(at_once, listener=Traveller(lambda: told.append(True))) == 1
         assert told == []
 
     async def test_a_step_that_took_too_long_is_told_with_its_length_and_others_are_not(self) -> None:
         now = 0.0
-        passenger = Traveller()
+        listener = Traveller()
 
         async def steps() -> None:
             nonlocal now
@@ -223,22 +223,22 @@ class TestOnAnEventLoop:
             raise KeyError
 
         async def drive_and_wait() -> None:
-            await drive(steps, passenger=passenger, clock=lambda: now, longest_step=1.0)
+            await driven(steps, listener=listener, clock=lambda: now, longest_step=1.0)
 
         with pytest.raises(KeyError):
             await drive_and_wait()
 
-        assert passenger.held == [3.0, 4.0]
-        assert passenger.steps == [0.0, 0.5, 3.5, 4.5]
+        assert listener.held == [3.0, 4.0]
+        assert listener.steps == [0.0, 0.5, 3.5, 4.5]
 
     async def test_one_that_was_given_up_is_dropped_at_its_next_step(self) -> None:
-        passenger = Traveller()
+        listener = Traveller()
         order: list[str] = []
 
         async def ignores_its_end() -> None:
             await checkpoint()
             order.append("goes on")
-            passenger.abandoned = LookupError("given up")
+            listener.abandoned = LookupError("given up")
             try:
                 await checkpoint()
             except GeneratorExit:
@@ -248,7 +248,7 @@ class TestOnAnEventLoop:
             order.append("never reached")
 
         with pytest.raises(LookupError, match="given up"):
-            await drive(ignores_its_end, passenger=passenger)
+            await driven(ignores_its_end, listener=listener)
 
         assert order == ["goes on", "ignores"]
         # The event loop has not noticed.
@@ -272,7 +272,7 @@ async def test_futures_timeouts_and_tasks_of_asyncio_work_inside() -> None:
 
         return await asyncio.create_task(asyncio.to_thread(variable.get))
 
-    assert await drive(inside) == "inside"
+    assert await driven(inside) == "inside"
 
 
 def test_closing_it_closes_the_coroutine_in_its_own_variables() -> None:
@@ -286,7 +286,7 @@ def test_closing_it_closes_the_coroutine_in_its_own_variables() -> None:
             seen.append(variable.get())
 
     async def outer() -> None:
-        await drive(open_ended)
+        await driven(open_ended)
 
     coroutine = outer()
     coroutine.send(None)

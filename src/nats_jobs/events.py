@@ -141,7 +141,7 @@ class Complete(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Error(JobEvent):
-    """`backoff` is the number of seconds until the next attempt; None when `attempts_exhausted`."""
+    """`backoff` is the number of seconds until the next attempt; None when `attempts_exhausted`, also since its `max_age` is over."""
 
     error: Exception
     attempts_exhausted: bool
@@ -183,7 +183,7 @@ class Interrupted(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLettered(JobEvent):
-    """`reason` is `exhausted`, `rejected`, `undecodable`, `crash-loop` or `interrupted`; `error` is the text of the error."""
+    """`reason` is `exhausted`, `expired`, `rejected`, `undecodable`, `crash-loop` or `interrupted`; `error` is the text of the error."""
 
     reason: str
     error: str

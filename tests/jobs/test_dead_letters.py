@@ -18,7 +18,7 @@ from nats_jobs.dead_letters._dead_letter import read_history, write_history
 from nats_jobs.dead_letters._headers import publish_trimmed
 from nats_jobs.dead_letters._store import DeadLetterStore
 from nats_jobs.errors import ApiError, PublishRefused, SetupFailed, UsageError
-from nats_jobs.events import DeadLettered, Receive, Working
+from nats_jobs.events import DeadLettered, Error, Receive, Working
 from nats_jobs.jetstream import Settlement
 from nats_jobs.jobs import _settle
 from nats_jobs.server import run_server
@@ -802,3 +802,33 @@ async def test_others_do_not_wait_until_the_one_is_parked(url: str, name: str, t
 
         assert ledger.read_text().splitlines() == ["poison", "job"]
         assert await p.dead_letters.count(stream=name) == 0
+
+
+async def test_a_job_that_fails_past_its_max_age_is_not_announced_again_but_parked(
+    url: str, name: str
+) -> None:
+    """The stream has removed it, so no other attempt would come."""
+    seen = Seen()
+    handled = 0
+    age = 1.0
+
+    async def outlive(job: Job[str]) -> None:
+        nonlocal handled
+        handled += 1
+        while await job.processor.api.get_message(name, {"seq": job.sequence}) is not None:
+            await anyio.sleep(0.1)
+
+        # The clock here is that of the server: the same machine.
+        raise ValueError("too late")
+
+    config = StreamConfig(max_age=age, duplicate_window=age)
+    defn = JobDef[str](stream=name, perform=outlive, stream_config=config, backoff=0.01)
+    async with job_processor(url, on_event=seen) as p:
+        await p.start(defn)
+        await p.enqueue(defn, "x")
+        await until(lambda: seen.of(DeadLettered))
+        await p.stop()
+
+    assert handled == 1
+    assert [(event.attempts_exhausted, event.backoff) for event in seen.of(Error)] == [(True, None)]
+    assert [event.reason for event in seen.of(DeadLettered)] == ["expired"]

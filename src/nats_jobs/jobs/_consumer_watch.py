@@ -149,7 +149,7 @@ class ConsumerWatch:
         except (NatsJobsError, TimeoutError):
             return False
         else:
-            self._found(bound, site_of(self._defn, info))
+            self._found(bound, site_of(self._defn, info, bound.limits.max_age))
 
         self._checked_at = self._clock()
         return True

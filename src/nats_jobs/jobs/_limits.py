@@ -17,10 +17,15 @@ SPARE_DELIVERIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`max_deliver` is the consumer's; 0 when it has none."""
+    """`max_deliver` is the consumer's, `max_age` the stream's, in seconds; 0 when it has none."""
 
     num_attempts: int
     max_deliver: int
+    max_age: float = 0.0
+
+    def may_have_expired(self, age: float) -> bool:
+        """Whether the stream may have removed a message that it stored `age` seconds ago."""
+        return 0 < self.max_age <= age
 
     def last_attempt(self, *, delayed: bool = False) -> int:
         """Return the number of the attempt that exhausts the job if it fails. A delayed job was delivered once to wait."""

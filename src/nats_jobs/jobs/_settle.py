@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, assert_never
 
 import anyio
@@ -27,6 +28,7 @@ __all__ = ("Counts", "Settler")
 
 # Seconds. Parking a job must not hold up a stop for longer.
 _PARK_LIMIT = 20.0
+_LOOK_LIMIT = 2.0
 # Seconds between two tries to park a job, and until one that could not be parked before a stop is delivered again.
 _PARK_AGAIN_FIRST = 0.5
 _PARK_AGAIN = 5.0
@@ -110,12 +112,34 @@ class Settler:
         self._counts.failed += 1
         delivery = lease.delivery
         exhausted = delivery.attempt >= self.limits.last_attempt(delayed=was_delayed(delivery))
-        delay = None if exhausted else self._delay(ending, delivery.attempt)
+        expired = not exhausted and await self._has_expired(delivery)
+        delay = None if exhausted or expired else self._delay(ending, delivery.attempt)
         self._tell_failure(delivery, ending.error, delay, started)
         if delay is None:
-            await self._park(lease, "exhausted", ending.error)
+            await self._park(lease, "expired" if expired else "exhausted", ending.error)
         else:
             self._leases.settle(lease, Settlement.nak(delay))
+
+    async def _has_expired(self, delivery: Delivery) -> bool:
+        """Whether the stream has removed it for its `max_age`, so that no other attempt can come.
+
+        The clocks here and there may differ, so the server has the last word.
+        """
+        age = (datetime.now(UTC) - delivery.stored_at).total_seconds()
+        if not self.limits.may_have_expired(age):
+            return False
+
+        try:
+            # As for parking: a stop in this moment would make the job fail once more.
+            with anyio.move_on_after(_LOOK_LIMIT, shield=True):
+                return await self._api.get_message(delivery.stream, {"seq": delivery.sequence}) is None
+        except NatsJobsError as error:
+            logger.warning(
+                "could not check whether %s/%s is past its max_age: %s",
+                *(delivery.stream, delivery.sequence, text_of(error)),
+            )
+
+        return False
 
     def _delay(self, ending: Failed, attempt: int) -> float:
         if ending.delay is not None:

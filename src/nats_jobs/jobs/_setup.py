@@ -74,8 +74,8 @@ def token_of(consumer: Info) -> str:
     return sha256(consumer.created.encode()).hexdigest()[:_TOKEN_LENGTH]
 
 
-def site_of(defn: JobDef[Any], info: Info) -> Site:
-    """Return what CONSUMER.INFO says.
+def site_of(defn: JobDef[Any], info: Info, max_age: float) -> Site:
+    """Return what CONSUMER.INFO says. `max_age` is the stream's, in seconds.
 
     Raises:
         ConfigMismatch: jobs cannot be pulled from this consumer.
@@ -88,7 +88,7 @@ def site_of(defn: JobDef[Any], info: Info) -> Site:
         created=info.created,
         token=token_of(info),
         ack_wait=from_ns(config["ack_wait"]),
-        limits=Limits(defn.num_attempts, max(0, config.get("max_deliver", 0))),
+        limits=Limits(defn.num_attempts, max(0, config.get("max_deliver", 0)), max_age),
         consumer_config=ConsumerConfig.from_response(dict(config)),
     )
 
@@ -150,7 +150,7 @@ async def set_up(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Si
         )
 
     consumer = await _with_retries("consumer", defn.consumer, lambda: _set_up_consumer(api, defn), patience)
-    return site_of(defn, consumer)
+    return site_of(defn, consumer, from_ns(stream.get("max_age", 0)))
 
 
 async def set_up_again(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Site:

@@ -13,7 +13,6 @@ from nats.js.api import ConsumerConfig
 
 from nats_jobs import CancelReason, Job, JobDef, JobProcessor, job_processor
 from nats_jobs.errors import Malformed
-from nats_jobs.jobs._attempt import Attempt
 from nats_jobs.jobs._claims import parse_claim
 from nats_jobs.jobs._worker import Worker
 from nats_jobs.wire import Connection, Subscription, connect
@@ -49,9 +48,9 @@ async def hold_one(p: JobProcessor, defn: JobDef[Any]) -> Job[Any]:
 
 
 def worker_of(job: Job[Any]) -> Worker[Any]:
-    control = job._control
-    assert isinstance(control, Attempt)
-    return control._worker
+    worker = job._control.worker
+    assert isinstance(worker, Worker)
+    return worker
 
 
 def claims_of(stream: str, job: Job[Any] | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import nats_jobs
@@ -46,3 +47,28 @@ def test_what_is_public_does_not_name_the_file_that_it_is_in() -> None:
     modules = {name: getattr(getattr(nats_jobs, name), "__module__", "") for name in nats_jobs.__all__}
     assert not {name: module for name, module in modules.items() if "._" in module}
     assert Job.__module__ == "nats_jobs"
+
+
+# What is public names what else is public in its annotations, under TYPE_CHECKING only.
+BY_ANNOTATION = {
+    ("_definition", "_job"),
+    ("_definition", "_detached_job"),
+    ("_definition_checks", "_definition"),
+    ("_job", "_processor"),
+    ("_worker", "_processor"),
+}
+
+
+def test_no_file_of_the_jobs_imports_itself_by_way_of_others() -> None:
+    graph = {
+        file.stem: {
+            name
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.ImportFrom) and node.level == 1
+            for name in ([node.module] if node.module else [alias.name for alias in node.names])
+            if (file.stem, name) not in BY_ANNOTATION
+        }
+        for file in Path(_job.__file__).parent.glob("_*.py")
+        if file.stem != "__init__"
+    }
+    TopologicalSorter(graph).prepare()

@@ -11,10 +11,11 @@ import math
 from collections.abc import Awaitable
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import anyio
 
+from .._clock import Clock
 from .._groups import text_of
 from ..codecs import RAW, Codec, by_content_type
 from ..errors import (
@@ -28,32 +29,53 @@ from ..errors import (
 )
 from ..events import Receive
 from ..jetstream import Delivery
+from ..wire import Connection
 from ._coroutine_driver import drive
-from ._definition import JobDef
 from ._emitter import logger
 from ._endings import Ending, Rejected, Snoozed, ending_of
 from ._handlers import AsyncHandler
-from ._job import Job
-from ._lease import Lease
+from ._job import Job, JobWorker
+from ._lease import Lease, LeaseKeeper
 from ._not_before import seconds_to_wait, was_delayed
 from ._reasons import CancelReason
 from ._reporter import Reporter
 from ._settle import Settler
+from ._setup import Site
 from ._slots import Rest
 from ._task_watch import TaskWatch, is_cancelled_from_around
 
-if TYPE_CHECKING:
-    from ._processor import JobProcessor
-    from ._worker import Worker
-
 __all__ = ("Attempt", "Attempts")
+
+
+class AttemptWorker(JobWorker, Protocol):
+    """What an attempt asks of the worker that it belongs to."""
+
+    @property
+    def site(self) -> Site: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def connection(self) -> Connection: ...
+
+    @property
+    def leases(self) -> LeaseKeeper: ...
+
+    @property
+    def thread(self) -> int: ...
+
+    def gave_way(self) -> None:
+        """A handler waits for the first time: another job may start."""
+
+    def loop_held(self, attempt: Attempt, seconds: float) -> None: ...
 
 
 class Attempts:
     """The attempts of one worker that are under way, and what they have in common."""
 
     def __init__(
-        self, worker: Worker[Any], settler: Settler, reporter: Reporter, handler: AsyncHandler
+        self, worker: AttemptWorker, settler: Settler, reporter: Reporter, handler: AsyncHandler
     ) -> None:
         self.running: dict[Lease, Attempt] = {}
         self.worker = worker
@@ -86,10 +108,10 @@ class Attempt:
         "_scope",
         "_started",
         "_times_out_at",
-        "_worker",
         "abandoned",
         "job",
         "lease",
+        "worker",
     )
 
     job: Job[Any]
@@ -99,7 +121,7 @@ class Attempt:
         self.lease = lease
         self.abandoned: JobNotResponding | None = None
         self._attempts = attempts
-        self._worker = attempts.worker
+        self.worker = attempts.worker
         self._scope: anyio.CancelScope = attempts.new_scope()
         self._started = attempts.clock()
         self._times_out_at = math.inf
@@ -134,7 +156,7 @@ class Attempt:
 
     def _payload(self) -> object:
         """Return the payload; raise when the handler is not to be called."""
-        worker, delivery = self._worker, self.lease.delivery
+        worker, delivery = self.worker, self.lease.delivery
         self._attempts.report.job(Receive, delivery)
         if worker.site.limits.is_crash_loop(delivery.attempt):
             error = NatsJobsError(
@@ -158,7 +180,7 @@ class Attempt:
         return self._decoded(self._codec_for(content_type), delivery)
 
     def _codec_for(self, content_type: str | None) -> Codec:
-        own = self._worker.defn.decoder
+        own = self.worker.defn.decoder
         if content_type is None or content_type == own.content_type:
             return own
 
@@ -295,16 +317,8 @@ class Attempt:
         return self.lease.delivery
 
     @property
-    def defn(self) -> JobDef[Any]:
-        return self._worker.defn
-
-    @property
-    def processor(self) -> JobProcessor:
-        return self._worker.processor
-
-    @property
     def num_attempts(self) -> int:
-        return self._worker.site.limits.last_attempt(delayed=was_delayed(self.delivery))
+        return self.worker.site.limits.last_attempt(delayed=was_delayed(self.delivery))
 
     @property
     def reason(self) -> CancelReason | None:
@@ -328,39 +342,32 @@ class Attempt:
             # Trio answers this in its own thread only; here a handler asks in another.
             return False
 
-    @property
-    def stopping(self) -> bool:
-        return self._worker.stopping
-
-    async def wait_stopping(self) -> None:
-        await self._worker.wait_stopping()
-
     def check_lease(self) -> None:
-        if get_ident() == self._worker.thread:
+        if get_ident() == self.worker.thread:
             self.before_step(self._attempts.clock())
 
     async def extend_lease(self) -> None:
-        await self._worker.leases.extend(self.lease)
+        await self.worker.leases.extend(self.lease)
 
     async def publish_progress(self, done: float, total: float | None) -> None:
-        site, delivery = self._worker.site, self.delivery
+        site, delivery = self.worker.site, self.delivery
         subject = f"nats_jobs.progress.{delivery.stream}.{site.consumer}.{delivery.sequence}"
         facts = {"done": done, "total": total, "attempt": delivery.attempt, "consumer": site.token}
-        await self._worker.connection.publish(subject, json.dumps(facts).encode())
+        await self.worker.connection.publish(subject, json.dumps(facts).encode())
 
     # Each step of its handler (`StepListener`)...
 
     def before_step(self, now: float) -> None:
         """After a pause the handler must not go on believing that the job is still its own."""
         if now >= self.lease.trusted_until:
-            self._worker.leases.is_held(self.lease)
+            self.worker.leases.is_held(self.lease)
 
     def first_suspended(self) -> None:
         """The handler waits for something: another job may start."""
-        self._worker.gave_way()
+        self.worker.gave_way()
 
     def step_too_long(self, seconds: float) -> None:
-        self._worker.loop_held(self, seconds)
+        self.worker.loop_held(self, seconds)
 
     def __repr__(self) -> str:
         return repr(self.job)

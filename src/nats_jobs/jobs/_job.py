@@ -18,7 +18,7 @@ from ._reasons import CancelReason
 if TYPE_CHECKING:
     from ._processor import JobProcessor
 
-__all__ = ("Fence", "Job", "JobControl")
+__all__ = ("Fence", "Job", "JobControl", "JobWorker")
 
 T = TypeVar("T")
 
@@ -32,17 +32,29 @@ class Fence(NamedTuple):
     attempt: int
 
 
-class JobControl(Protocol):
-    """What a job asks of the attempt behind it. A test can give a job one of its own."""
-
-    @property
-    def delivery(self) -> Delivery: ...
+class JobWorker(Protocol):
+    """What a job asks of the worker that performs it."""
 
     @property
     def defn(self) -> JobDef[Any]: ...
 
     @property
     def processor(self) -> JobProcessor: ...
+
+    @property
+    def stopping(self) -> bool: ...
+
+    async def wait_stopping(self) -> None: ...
+
+
+class JobControl(Protocol):
+    """What a job asks of the attempt behind it. A test can give a job one of its own."""
+
+    @property
+    def worker(self) -> JobWorker: ...
+
+    @property
+    def delivery(self) -> Delivery: ...
 
     @property
     def num_attempts(self) -> int:
@@ -53,11 +65,6 @@ class JobControl(Protocol):
     def reason(self) -> CancelReason | None:
         """Why it was cut short; asked for in any thread."""
         ...
-
-    @property
-    def stopping(self) -> bool: ...
-
-    async def wait_stopping(self) -> None: ...
 
     def check_lease(self) -> None:
         """Find out by the clock whether the lease is still held; in another thread than the event loop's it does nothing."""
@@ -139,11 +146,11 @@ class Job(Generic[T]):
 
     @property
     def defn(self) -> JobDef[T]:
-        return self._control.defn
+        return self._control.worker.defn
 
     @property
     def processor(self) -> JobProcessor:
-        return self._control.processor
+        return self._control.worker.processor
 
     # Being cut short...
 
@@ -155,11 +162,11 @@ class Job(Generic[T]):
     @property
     def stopping(self) -> bool:
         """Whether the worker was told to stop: what takes longer than the grace period should come to an end."""
-        return self._control.stopping
+        return self._control.worker.stopping
 
     async def wait_stopping(self) -> None:
         """Wait until `stopping`."""
-        await self._control.wait_stopping()
+        await self._control.worker.wait_stopping()
 
     def check_cancelled(self) -> None:
         """Raise if the job was cut short. For handlers that run in a thread, where no cancellation can reach.

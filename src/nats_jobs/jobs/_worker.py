@@ -10,7 +10,7 @@ the running jobs get their grace and are then cancelled with STOP, the settlemen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from threading import get_ident
@@ -83,7 +83,7 @@ class Worker(Generic[T]):
     _puller: Puller
     _settler: Settler
     _watch: ConsumerWatch
-    gave_way: Callable[[], None]
+    _slots: Slots[Lease]
 
     def __init__(
         self, defn: JobDef[T], processor: JobProcessor, connection: Connection, emitter: Emitter
@@ -197,10 +197,9 @@ class Worker(Generic[T]):
                 self._stop.asked,
             )
             self._attempts = Attempts(self, self._settler, self._report, handler)
-            slots: Slots[Lease] = Slots(
+            slots = self._slots = Slots(
                 attempts, self.defn.concurrency, self._take, self._attempts.perform, self._freed
             )
-            self.gave_way = slots.wake
             self._intake = Intake(
                 Demand(self.defn.concurrency, self.defn.batch),
                 self.leases,
@@ -400,6 +399,9 @@ class Worker(Generic[T]):
 
     def on_rival_claim(self, lease: Lease) -> None:
         self._claims.announce(lease.delivery)
+
+    def gave_way(self) -> None:
+        self._slots.wake()
 
     def loop_held(self, attempt: Attempt, seconds: float) -> None:
         logger.warning(

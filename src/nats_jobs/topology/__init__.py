@@ -9,7 +9,10 @@ from ._errors import (
     TopologyError as TopologyError,
     TopologyFailed as TopologyFailed,
 )
+from ._file_store import FileStore as FileStore
+from ._job import enqueue_resume as enqueue_resume, topology_job as topology_job
 from ._json_form import dump_snapshot as dump_snapshot, load_snapshot as load_snapshot
+from ._kv_store import KVStore as KVStore
 from ._memory_store import MemoryStore as MemoryStore
 from ._node import Node as Node, node as node
 from ._run import Run as Run
@@ -21,8 +24,10 @@ from ._writer import Revision as Revision, Store as Store
 __all__ = (
     "UNSET",
     "Conflict",
+    "FileStore",
     "GraphChanged",
     "ItemState",
+    "KVStore",
     "MemoryStore",
     "Node",
     "NodeContext",
@@ -39,10 +44,12 @@ __all__ = (
     "TopologyFailed",
     "branch",
     "dump_snapshot",
+    "enqueue_resume",
     "load_snapshot",
     "node",
     "none",
     "resume_topology",
     "run_topology",
     "start",
+    "topology_job",
 )

@@ -89,6 +89,11 @@ class Run:
         for ctx in list(self._watched):
             ctx.ask_to_stop(self.stop_at)
 
+    async def wait_ended(self) -> None:
+        """Wait until the last node has ended."""
+        while not self._ended:
+            await self._change.wait()
+
     def lose(self) -> None:
         """Somebody else has the run: cancel the nodes with LEASE_LOST, and store nothing more."""
         self._cut_short(CancelReason.LEASE_LOST)

@@ -1,0 +1,106 @@
+"""Topologies as jobs, and the stores, on a real server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nats_jobs import job_processor
+from nats_jobs.topology import (
+    Conflict,
+    FileStore,
+    KVStore,
+    MemoryStore,
+    Node,
+    NodeContext,
+    SnapshotTooLarge,
+    Store,
+    Topology,
+    TopologyFailed,
+    enqueue_resume,
+    run_topology,
+    topology_job,
+)
+from support.jobs import until_empty
+from support.topologies import Scraper, authorisation
+
+pytestmark = pytest.mark.anyio
+
+
+async def holds_the_contract(store: Store) -> None:
+    assert await store.load("a") is None
+    done = await run_topology(Topology({"n": Node(_one)}), store=store, id="a")
+    found = await store.load("a")
+    assert found is not None
+    assert found[0].status == done.status == "completed"
+    assert found[0]["n"].output == 1
+    with pytest.raises(Conflict):
+        await store.save("a", done, None)
+
+    with pytest.raises(Conflict):
+        await store.save("a", done, found[1] - 1)
+
+    assert await store.save("a", done, found[1]) > found[1]
+
+
+async def _one(ctx: NodeContext[Any]) -> int:
+    return 1
+
+
+async def test_memory_and_files_refuse_what_is_outdated(tmp_path: Path) -> None:
+    await holds_the_contract(MemoryStore())
+    await holds_the_contract(FileStore(tmp_path / "runs"))
+
+
+async def test_a_bucket_refuses_what_is_outdated_and_what_is_too_large(url: str, name: str) -> None:
+    async def large(ctx: NodeContext[Any]) -> str:
+        return "x" * 1_100_000
+
+    async with job_processor(url) as p:
+        store = KVStore(p, name)
+        await holds_the_contract(store)
+        with pytest.raises(SnapshotTooLarge, match="node 'large' is the largest"):
+            await run_topology(Topology({"large": Node(large)}), store=store, id="b")
+
+
+async def test_a_job_goes_on_where_the_attempt_before_it_failed(url: str, name: str) -> None:
+    scraper = Scraper()
+    defn = topology_job(scraper.topology, stream=name, store=name, backoff=0.01)
+
+    async with job_processor(url) as p:
+        store = KVStore(p, name)
+        with pytest.raises(TopologyFailed):
+            await run_topology(scraper.topology, store=store, id="run")
+
+        scraper.works, scraper.calls = True, []
+        await p.start(defn)
+        await p.enqueue(defn, {"topologyId": "run"})
+        await until_empty(p.js, name)
+        found = await store.load("run")
+        assert found is not None
+        assert found[0].status == "completed"
+        assert scraper.calls == ["attachments", "writeToDB"]
+
+        # Delivered again after it was completed: nothing runs.
+        await p.enqueue(defn, {"topologyId": "run"})
+        await until_empty(p.js, name)
+        assert scraper.calls == ["attachments", "writeToDB"]
+        await p.stop()
+
+
+async def test_a_suspended_run_goes_on_only_when_it_is_answered(url: str, name: str) -> None:
+    mails: list[Any] = []
+    defn = topology_job(authorisation(mails), stream=name, store=name)
+    async with job_processor(url) as p:
+        await p.start(defn)
+        for _ in range(2):
+            await p.enqueue(defn, {"topologyId": "run", "data": "x"})
+            await until_empty(p.js, name)
+
+        assert not mails
+        await enqueue_resume(p, defn, "run", answers={"authorization": "yes"})
+        await until_empty(p.js, name)
+        assert [answer for _, answer in mails] == ["yes"]
+        await p.stop()

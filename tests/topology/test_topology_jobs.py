@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from nats_jobs import job_processor
@@ -18,6 +19,7 @@ from nats_jobs.topology import (
     SnapshotTooLarge,
     Store,
     Topology,
+    TopologyError,
     TopologyFailed,
     enqueue_resume,
     run_topology,
@@ -103,4 +105,55 @@ async def test_a_suspended_run_goes_on_only_when_it_is_answered(url: str, name: 
         await enqueue_resume(p, defn, "run", answers={"authorization": "yes"})
         await until_empty(p.js, name)
         assert [answer for _, answer in mails] == ["yes"]
+        await p.stop()
+
+
+async def test_answers_that_were_stored_but_not_enqueued_are_enqueued_by_a_second_call(
+    url: str, name: str
+) -> None:
+    mails: list[Any] = []
+    defn = topology_job(authorisation(mails), stream=name, store=name)
+    async with job_processor(url) as p:
+        await p.start(defn)
+        await p.enqueue(defn, {"topologyId": "run", "data": "x"})
+        await until_empty(p.js, name)
+
+        # All that a call does which is cut off before it enqueues.
+        store = KVStore(p, name)
+        found = await store.load("run")
+        assert found is not None
+        await store.save("run", found[0].answered({"authorization": "yes"}), found[1])
+
+        with pytest.raises(TopologyError, match="does not wait for an answer"):
+            await enqueue_resume(p, defn, "run", answers={"authorization": "no"})
+
+        await enqueue_resume(p, defn, "run", answers={"authorization": "yes"})
+        await until_empty(p.js, name)
+        assert [answer for _, answer in mails] == ["yes"]
+        await p.stop()
+
+
+async def test_of_two_different_answers_at_once_one_wins(url: str, name: str) -> None:
+    mails: list[Any] = []
+    refused: list[str] = []
+    defn = topology_job(authorisation(mails), stream=name, store=name)
+
+    async def answer(text: str) -> None:
+        try:
+            await enqueue_resume(p, defn, "run", answers={"authorization": text})
+        except (Conflict, TopologyError):
+            refused.append(text)
+
+    async with job_processor(url) as p:
+        await p.start(defn)
+        await p.enqueue(defn, {"topologyId": "run", "data": "x"})
+        await until_empty(p.js, name)
+        async with anyio.create_task_group() as group:
+            group.start_soon(answer, "yes")
+            group.start_soon(answer, "no")
+
+        await until_empty(p.js, name)
+        winner = [text for _, text in mails]
+        assert len(winner) == 1
+        assert sorted(winner + refused) == ["no", "yes"]
         await p.stop()

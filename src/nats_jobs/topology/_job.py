@@ -54,6 +54,9 @@ async def enqueue_resume(
 ) -> Enqueued:
     """Store answers to the suspensions of run `id`, and enqueue a job that goes on with it.
 
+    When the answers were stored but the job was not enqueued (a lost connection, a cancellation), call it again with
+    the same answers: what is stored stays, and a job is enqueued.
+
     Args:
         processor: what enqueues it.
         defn: made by `topology_job`.
@@ -62,7 +65,7 @@ async def enqueue_resume(
 
     Raises:
         Conflict: somebody else has answered in the same moment; nothing was enqueued.
-        TopologyError: no such run, or a node that does not wait for an answer.
+        TopologyError: no such run, or a node that does not wait for an answer, or has another one.
     """
     perform = defn.perform
     if not isinstance(perform, _Performer):
@@ -73,7 +76,11 @@ async def enqueue_resume(
     if found is None:
         raise TopologyError(f"there is no run {id!r}")
 
-    await store.save(id, found[0].answered(answers), found[1])
+    snapshot, revision = found
+    answered = snapshot.answered(answers)
+    if answered is not snapshot:
+        await store.save(id, answered, revision)
+
     return await processor.enqueue(defn, {"topologyId": id})
 
 

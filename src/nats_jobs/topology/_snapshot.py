@@ -107,11 +107,12 @@ class Snapshot:
         return [name for name, node in self.nodes.items() if name in waiting and is_open(node)]
 
     def answered(self, answers: Mapping[str, Any]) -> Snapshot:
-        """Return the snapshot with answers to suspensions, by the node's name.
+        """Return the snapshot with answers to suspensions, by the node's name; one that is there already is kept.
 
         Raises:
-            TopologyError: a node that does not wait for an answer.
+            TopologyError: a node that does not wait for an answer, or has another one.
         """
+        answers = {name: value for name, value in answers.items() if not self._has_answer(name, value)}
         waiting = self.suspended
         for name in answers:
             if name not in waiting:
@@ -124,6 +125,10 @@ class Snapshot:
 
         nodes = dict(self.nodes) | {name: replace(self.nodes[name], output=answers[name]) for name in answers}
         return replace(self, status="running", finished=None, nodes=nodes)
+
+    def _has_answer(self, name: str, value: Any) -> bool:
+        node = self.nodes.get(name)
+        return node is not None and node.type == "suspension" and node.output == value
 
     def fork(self, id: str | None = None, *, resume_from: str | None = None) -> Snapshot:
         """Return a snapshot for another run that begins where this one is.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
@@ -19,6 +20,9 @@ Revision: TypeAlias = int
 _FIRST_RETRY = 0.1
 _MAX_RETRY = 2.0
 _LAST_TRIES = 5
+_SAVE_TIMEOUT = 10.0
+# A failed save that is still on its way is one of the last.
+_MAX_UNCONFIRMED = 8
 
 
 class Store(Protocol):
@@ -63,7 +67,7 @@ class Writer:
         self._saved = -1
         self._changed = anyio.Event()
         self._lock = anyio.Lock()
-        self._in_doubt: Snapshot | None = None
+        self._unconfirmed: deque[Snapshot] = deque(maxlen=_MAX_UNCONFIRMED)
 
     def changed(self) -> None:
         """There is something to store."""
@@ -125,23 +129,36 @@ class Writer:
             if self._store is None or self._saved == self._changes:
                 return
 
-            await self._clear_doubt(self._store)
-            changes, snapshot = self._changes, self._take()
-            self._in_doubt = snapshot
-            self._revision = await self._store.save(self._id, snapshot, self._revision)
-            self._in_doubt = None
+            changes = self._changes
+            await self._save(self._store, self._take())
             self._saved = changes
 
-    async def _clear_doubt(self, store: Store) -> None:
-        """After a save of which nobody knows whether it was done: ours may be the revision that is stored."""
-        if self._in_doubt is None:
-            return
+    async def _save(self, store: Store, snapshot: Snapshot) -> None:
+        while True:
+            try:
+                # Not cut off by a cancellation: it would be done all the same, and after the next look at the store.
+                with anyio.fail_after(_SAVE_TIMEOUT, shield=True):
+                    self._revision = await store.save(self._id, snapshot, self._revision)
 
-        found = await store.load(self._id)
-        if found is not None and _same(found[0], self._in_doubt):
-            self._revision = found[1]
+                return self._unconfirmed.clear()
+            except Conflict:
+                if not await self._adopt(store):
+                    raise
+            except Exception:
+                self._unconfirmed.append(snapshot)
+                raise
 
-        self._in_doubt = None
+    async def _adopt(self, store: Store) -> bool:
+        """Go on from what is stored when it is ours, of a save that failed for us but was done; else return False."""
+        found = await store.load(self._id) if self._unconfirmed else None
+        if found is None or found[1] == self._revision:
+            return False
+
+        if not any(_same(found[0], each) for each in self._unconfirmed):
+            return False
+
+        self._revision = found[1]
+        return True
 
 
 def _same(one: Snapshot, other: Snapshot) -> bool:

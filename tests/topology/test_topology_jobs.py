@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from nats_jobs import job_processor
+from nats_jobs import events, job_processor
 from nats_jobs.topology import (
     Conflict,
     FileStore,
@@ -156,4 +156,46 @@ async def test_of_two_different_answers_at_once_one_wins(url: str, name: str) ->
         winner = [text for _, text in mails]
         assert len(winner) == 1
         assert sorted(winner + refused) == ["no", "yes"]
+        await p.stop()
+
+
+async def test_the_id_of_a_run_and_whether_it_is_resumed_can_be_chosen(url: str, name: str) -> None:
+    scraper = Scraper()
+    scraper.works = True
+    defn = topology_job(
+        scraper.topology,
+        stream=name,
+        store=name,
+        topology_id=lambda job: f"run-{job.payload['data']}",
+        should_resume=lambda snapshot: snapshot.status != "completed",
+    )
+    async with job_processor(url) as p:
+        await p.start(defn)
+        for attempt in (1, 2):
+            await p.enqueue(defn, {"data": 7})
+            await until_empty(p.js, name)
+            assert scraper.calls.count("writeToDB") == attempt
+
+        found = await KVStore(p, name).load("run-7")
+        assert found is not None
+        assert found[0].status == "completed"
+        await p.stop()
+
+
+async def test_an_output_that_does_not_fit_is_not_retried(url: str, name: str) -> None:
+    calls: list[str] = []
+
+    async def large(ctx: NodeContext[Any]) -> str:
+        calls.append(ctx.node)
+        return "x" * 1_100_000
+
+    defn = topology_job(Topology({"large": Node(large)}), stream=name, store=name, backoff=0.01)
+    async with job_processor(url) as p, p.events() as stream:
+        await p.start(defn)
+        await p.enqueue(defn, {})
+        async for event in stream:
+            if isinstance(event, events.DeadLettered):
+                assert (event.reason, calls) == ("rejected", ["large"])
+                break
+
         await p.stop()

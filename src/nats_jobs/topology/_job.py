@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
@@ -16,7 +16,7 @@ from ._resume import first_snapshot, resumed
 from ._snapshot import UNSET, Snapshot
 from ._start import start_from
 from ._topology import Topology
-from ._writer import Revision, Store
+from ._writer import Store
 
 __all__ = ("enqueue_resume", "topology_job")
 
@@ -28,6 +28,8 @@ def topology_job(
     *,
     stream: str,
     store: str | Store = "topologies",
+    topology_id: Callable[[Job[Any]], str] | None = None,
+    should_resume: Callable[[Snapshot], bool] | None = None,
     debounce: float = 0.0,
     max_wait: float = 1.0,
     **fields: Any,
@@ -35,17 +37,28 @@ def topology_job(
     """Return a definition whose jobs run `topology`.
 
     The payload is an object with `data`, `context`, `includeNodes`, `excludeNodes` and `topologyId`, all of them
-    optional; the id is `<stream>-<sequence>` by default. A job delivered again goes on from its snapshot. One whose run
+    optional. A job delivered again goes on from its snapshot. One whose run
     is completed, or waits for an answer (`enqueue_resume`), is settled without running anything.
 
     Args:
         topology: what to run.
         stream: see `JobDef.stream`.
         store: where snapshots are kept; a text is the name of a key-value bucket.
+        topology_id: returns the id of a job's run, unless its payload has a `topologyId`; `<stream>-<sequence>` by
+            default.
+        should_resume: returns False for a snapshot that is to be replaced by a run from the start; by default each is
+            resumed.
         debounce, max_wait: see `start`.
         **fields: the other fields of `JobDef`.
     """
-    perform = _Performer(topology, store, debounce, max_wait)
+    perform = _Performer(
+        topology,
+        store,
+        topology_id=topology_id or _own_id,
+        should_resume=should_resume or (lambda snapshot: True),
+        debounce=debounce,
+        max_wait=max_wait,
+    )
     return JobDef(stream=stream, perform=perform, **fields)
 
 
@@ -87,9 +100,20 @@ async def enqueue_resume(
 class _Performer:
     """What a job of a topology is performed by."""
 
-    def __init__(self, topology: Topology, store: str | Store, debounce: float, max_wait: float) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        store: str | Store,
+        *,
+        topology_id: Callable[[Job[Any]], str],
+        should_resume: Callable[[Snapshot], bool],
+        debounce: float,
+        max_wait: float,
+    ) -> None:
         self._topology = topology
         self._store = store
+        self._topology_id = topology_id
+        self._should_resume = should_resume
         self._debounce = debounce
         self._max_wait = max_wait
 
@@ -108,12 +132,13 @@ class _Performer:
 
     async def _perform(self, job: Job[Any], store: Store) -> None:
         message = {} if job.payload is None else job.payload
-        id = field_of(message, "topologyId", str, _WHAT, f"{job.stream}-{job.sequence}")
+        id = field_of(message, "topologyId", str, _WHAT, "") or self._topology_id(job)
         found = await store.load(id)
-        if found is not None and found[0].status in ("completed", "suspended"):
+        earlier = found[0] if found is not None and self._should_resume(found[0]) else None
+        if earlier is not None and earlier.status in ("completed", "suspended"):
             return
 
-        topology, snapshot = self._beginning(message, id, found)
+        topology, snapshot = self._beginning(message, id, earlier)
         async with (
             start_from(
                 topology,
@@ -137,13 +162,17 @@ class _Performer:
             raise Snooze(0.0)
 
     def _beginning(
-        self, message: dict[str, Any], id: str, found: tuple[Snapshot, Revision] | None
+        self, message: dict[str, Any], id: str, earlier: Snapshot | None
     ) -> tuple[Topology, Snapshot]:
-        if found is not None:
-            return resumed(self._topology, found[0])
+        if earlier is not None:
+            return resumed(self._topology, earlier)
 
         part = self._topology.subset(include=message.get("includeNodes"), exclude=message.get("excludeNodes"))
         return part, first_snapshot(part, id)
+
+
+def _own_id(job: Job[Any]) -> str:
+    return f"{job.stream}-{job.sequence}"
 
 
 async def _stop_with(job: Job[Any], run: Any) -> None:

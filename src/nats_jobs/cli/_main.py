@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._version import __version__
 from ..errors import NatsJobsError
-from . import _dead_letters, _server, _worker
+from . import _dead_letters, _server, _topology, _worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,4 +46,5 @@ def _parser() -> argparse.ArgumentParser:
     _server.add_parser(commands)
     _worker.add_parser(commands)
     _dead_letters.add_parser(commands)
+    _topology.add_parser(commands)
     return parser

@@ -11,7 +11,7 @@ from ._node import Node
 if TYPE_CHECKING:
     from ._snapshot import NodeState, Snapshot
 
-__all__ = ("mermaid", "text")
+__all__ = ("mermaid", "nodes_of", "text")
 
 _SHAPES = {"work": ("[", "]"), "branching": ("{", "}"), "suspension": ("([", "])")}
 _COLOURS = {
@@ -22,6 +22,17 @@ _COLOURS = {
     "suspended": "#fff3cd",
     "skipped": "#ffffff",
 }
+
+
+def nodes_of(snapshot: Snapshot) -> dict[str, Node]:
+    """Return nodes that can be drawn, of a graph whose functions are not here."""
+    return {
+        name: Node(_nothing, deps=state.deps, type=state.type, map=state.items is not None)
+        for name, state in snapshot.nodes.items()
+    }
+
+
+def _nothing(_: object) -> None: ...
 
 
 def mermaid(nodes: Mapping[str, Node], snapshot: Snapshot | None) -> str:

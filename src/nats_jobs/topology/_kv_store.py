@@ -64,6 +64,13 @@ class KVStore:
 
             raise
 
+    async def ids(self) -> list[str]:
+        """Return the ids of the runs, in alphabetical order; of more than 100,000 some of them."""
+        await self._bucket()
+        prefix = f"$KV.{self._name}."
+        info = await self._processor.js.stream_info(f"KV_{self._name}", subjects_filter=f"{prefix}>")
+        return sorted(subject.removeprefix(prefix) for subject in info.state.subjects or {})
+
     async def _bucket(self) -> KeyValue:
         if self._found is None:
             try:

@@ -9,6 +9,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
+from ._drawing import mermaid, nodes_of, text
 from ._errors import TopologyError
 from ._node import Kind
 
@@ -105,6 +106,18 @@ class Snapshot:
         """The suspension nodes that wait for an answer."""
         waiting = {dep for node in self.nodes.values() if node.status == "suspended" for dep in node.deps}
         return [name for name, node in self.nodes.items() if name in waiting and is_open(node)]
+
+    def to_mermaid(self) -> str:
+        """Return a Mermaid flowchart as `Topology.to_mermaid`, of the graph as it was."""
+        return mermaid(nodes_of(self), self)
+
+    def to_text(self) -> str:
+        """Return lines as `Topology.to_text`, of the graph as it was.
+
+        Raises:
+            TopologyError: a cycle.
+        """
+        return text(nodes_of(self), self)
 
     def answered(self, answers: Mapping[str, Any]) -> Snapshot:
         """Return the snapshot with answers to suspensions, by the node's name; one that is there already is kept.

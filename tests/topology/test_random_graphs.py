@@ -95,6 +95,8 @@ class World:
         step = self.steps[number]
         time, self.begun[ctx.node] = self.begun[ctx.node], self.begun[ctx.node] + 1
         self.early += [f"{ctx.node} before n{dep}" for dep in step.deps if not self.completed[f"n{dep}"]]
+        waited_for = {f"n{dep}" for dep in step.deps if self.steps[dep].type == "suspension"}
+        self.early += [f"{ctx.node} without {name}" for name in waited_for - ctx.answers.keys()]
         self.inputs[ctx.node] = list(ctx.data)
         match step.troubles[time] if time < len(step.troubles) else "":
             case "fail":

@@ -87,7 +87,7 @@ def test_a_block_that_was_written_before_is_taken_as_it_is() -> None:
 
 
 async def test_a_message_without_reply_subject_cannot_be_answered() -> None:
-    with pytest.raises(BadSubject, match="waits for no answer"):
+    with pytest.raises(BadSubject, match="expects no answer"):
         await Msg("s", 1, "", b"", b"").respond(b"x")
 
 

@@ -29,8 +29,9 @@ _PREFIX = "dead_letters"
 SUBJECTS = f"{_PREFIX}.>"
 
 REASONS = ("exhausted", "expired", "rejected", "undecodable", "crash-loop", "interrupted")
-"""Why a job is parked: attempts used up, failed past the `max_age` of its stream, `Reject` raised, payload unreadable, workers died of it again and again
-(or its last delivery was lost), or cut short on the last delivery that the consumer's `max_deliver` allows."""
+"""Why a job is parked: attempts used up, failed past the `max_age` of its stream, `Reject` raised, payload unreadable,
+workers died of it again and again (or its last delivery was lost), or cut short on the last delivery that the
+consumer's `max_deliver` allows."""
 
 # Bytes. A subject has to fit into one control line of the protocol, of 4096 bytes at most servers, with more.
 _MAX_SUBJECT = 2000

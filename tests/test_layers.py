@@ -28,9 +28,12 @@ RANKS = [
     {"dead_letters"},
     {"jobs"},
     {"scheduler", "topology"},
+    {"processor"},
     {"cli", "pytest_plugin"},
     {"__main__"},
 ]
+# An annotation of a public class that names a higher one; nothing is imported when the program runs.
+ANNOTATIONS = {("jobs/_job.py", "processor")}
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 
 
@@ -66,7 +69,9 @@ def test_a_room_imports_only_from_lower_ranks() -> None:
     wrong = [
         f"{file.relative_to(ROOT)} imports {'.'.join(target)}"
         for file, room, target in imports()
-        if target[0] != room and RANK[target[0]] >= RANK[room]
+        if target[0] != room
+        and RANK[target[0]] >= RANK[room]
+        and (file.relative_to(ROOT).as_posix(), target[0]) not in ANNOTATIONS
     ]
     assert not wrong
 

@@ -458,4 +458,5 @@ def test_the_picture_of_the_packages_has_each_with_all_that_it_imports() -> None
         )
         if other in packages - {package}
     }
-    assert arrows() == imported
+    # `Job.processor` names the class of the whole processor, for type checkers only.
+    assert arrows() == imported - {("jobs", "processor")}

@@ -25,11 +25,9 @@ from .jobs import (
     JobDef as JobDef,
     JobHandle as JobHandle,
     JobOptions as JobOptions,
-    JobProcessor as JobProcessor,
     job as job,
-    job_processor as job_processor,
-    run as run,
 )
+from .processor import JobProcessor as JobProcessor, job_processor as job_processor, run as run
 
 __all__ = (
     "CancelReason",

@@ -13,7 +13,7 @@ import anyio
 
 from .. import dead_letters
 from ..errors import NatsJobsError, UsageError
-from ..jobs import JobProcessor, job_processor
+from ..processor import JobProcessor, job_processor
 from . import _formatting as texts
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ..errors import UsageError
-from ..jobs import JobProcessor, job_processor
+from ..processor import JobProcessor, job_processor
 from ..topology import KVStore, Node, Snapshot, Topology, dump_snapshot, enqueue_resume, topology_job
 
 if TYPE_CHECKING:

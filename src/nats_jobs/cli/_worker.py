@@ -9,7 +9,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..jobs import JobDef, run
+from ..jobs import JobDef
+from ..processor import run
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

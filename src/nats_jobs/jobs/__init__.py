@@ -3,26 +3,33 @@
 from ..jetstream import Enqueued as Enqueued
 from ._definition import JobDef as JobDef, JobOptions as JobOptions, job as job
 from ._detached_job import DetachedJob as DetachedJob
+from ._emitter import Emitter as Emitter, logger as logger
 from ._handle import JobHandle as JobHandle
 from ._job import Fence as Fence, Job as Job
-from ._opening import job_processor as job_processor
-from ._processor import JobProcessor as JobProcessor
+from ._process_child import refuse_in_import as refuse_in_import
+from ._processor import Processor as Processor, Service as Service
 from ._reasons import CancelReason as CancelReason
-from ._run import run as run
+from ._stop import check_grace as check_grace
+from ._unresponsive import OnUnresponsive as OnUnresponsive, UnresponsivePolicy as UnresponsivePolicy
 from ._worker import WorkerStatistics as WorkerStatistics
 
 __all__ = (
     "CancelReason",
     "DetachedJob",
+    "Emitter",
     "Enqueued",
     "Fence",
     "Job",
     "JobDef",
     "JobHandle",
     "JobOptions",
-    "JobProcessor",
+    "OnUnresponsive",
+    "Processor",
+    "Service",
+    "UnresponsivePolicy",
     "WorkerStatistics",
+    "check_grace",
     "job",
-    "job_processor",
-    "run",
+    "logger",
+    "refuse_in_import",
 )

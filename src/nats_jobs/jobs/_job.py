@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import anyio
 
@@ -16,7 +16,8 @@ from ._definition import JobDef
 from ._reasons import CancelReason
 
 if TYPE_CHECKING:
-    from ._processor import JobProcessor
+    from ..processor import JobProcessor
+    from ._processor import Processor
 
 __all__ = ("Fence", "Job", "JobControl", "JobWorker")
 
@@ -39,7 +40,7 @@ class JobWorker(Protocol):
     def defn(self) -> JobDef[Any]: ...
 
     @property
-    def processor(self) -> JobProcessor: ...
+    def processor(self) -> Processor: ...
 
     @property
     def stopping(self) -> bool: ...
@@ -150,7 +151,8 @@ class Job(Generic[T]):
 
     @property
     def processor(self) -> JobProcessor:
-        return self._control.worker.processor
+        # Only `processor/` makes processors, and no other ones.
+        return cast("JobProcessor", self._control.worker.processor)
 
     # Being cut short...
 

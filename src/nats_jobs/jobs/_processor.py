@@ -1,12 +1,13 @@
-"""The processor: what starts workers and enqueues jobs, on one connection."""
+"""What starts workers and enqueues jobs, on one connection. `processor/` makes the whole `JobProcessor` of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import anyio
 from anyio.abc import TaskGroup
 from nats.js.client import JetStreamContext
 
@@ -23,13 +24,23 @@ from ._stop import check_grace
 from ._unresponsive import UnresponsivePolicy
 from ._worker import Worker
 
-__all__ = ("JobProcessor",)
+__all__ = ("Processor", "Service")
 
 T = TypeVar("T")
 
 
-class JobProcessor:
-    """Starts workers and enqueues jobs, on one connection. Made by `job_processor`."""
+class Service(Protocol):
+    """What a processor waits for, besides its workers, before its block is left."""
+
+    @property
+    def ended(self) -> anyio.Event: ...
+
+    def ask_to_stop(self, grace: float | None = None) -> None:
+        """End within `grace` seconds; default: the processor's. Returns at once; a later call can only shorten it."""
+
+
+class Processor:
+    """Starts workers and enqueues jobs, on one connection: a `JobProcessor` without what the higher packages add."""
 
     def __init__(
         self,
@@ -52,6 +63,7 @@ class JobProcessor:
         self._dead_letters = DeadLetters(api)
         self._js = jetstream_context(api.connection, js_prefix=api.prefix)
         self._workers: list[Worker[Any]] = []
+        self._services: list[Service] = []
         self._stopping = False
 
     @property
@@ -102,9 +114,9 @@ class JobProcessor:
         return JobHandle(worker)
 
     async def stop(self, *, grace: float | None = None) -> None:
-        """Stop every worker, and wait until all have ended. Safe to call twice and from any task.
+        """Stop every worker and schedule, and wait until all have ended. Safe to call twice and from any task.
 
-        No worker can be started afterwards; enqueueing goes on working until the block is left.
+        Nothing can be started afterwards; enqueueing goes on working until the block is left.
 
         Args:
             grace: seconds that running jobs may go on, for all workers. Default: each definition's, else
@@ -114,20 +126,20 @@ class JobProcessor:
         await self.wait_stopped()
 
     def stop_soon(self, *, grace: float | None = None) -> None:
-        """Tell every worker to stop, as `stop` does, without waiting."""
+        """Tell everything to stop, as `stop` does, without waiting."""
         check_grace("grace", grace)
         self._stopping = True
-        for worker in self._workers:
-            worker.ask_to_stop(grace)
+        for service in (*self._services, *self._workers):
+            service.ask_to_stop(grace)
 
     def close(self) -> None:
         """Start nothing more. Called when the block is left."""
         self._stopping = True
 
     async def wait_stopped(self) -> None:
-        """Wait until every worker has ended."""
-        for worker in list(self._workers):
-            await worker.ended.wait()
+        """Wait until every worker and every schedule has ended."""
+        for service in (*self._services, *self._workers):
+            await service.ended.wait()
 
     def _new_worker(self, defn: JobDef[T]) -> Worker[T]:
         if not isinstance(defn, JobDef):

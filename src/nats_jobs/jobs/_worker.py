@@ -46,7 +46,7 @@ from ._stop import Stop
 from ._unresponsive import UnresponsiveMonitor
 
 if TYPE_CHECKING:
-    from ._processor import JobProcessor
+    from ._processor import Processor
 
 __all__ = ("Worker", "WorkerStatistics")
 
@@ -86,7 +86,7 @@ class Worker(Generic[T]):
     _slots: Slots[Lease]
 
     def __init__(
-        self, defn: JobDef[T], processor: JobProcessor, connection: Connection, emitter: Emitter
+        self, defn: JobDef[T], processor: Processor, connection: Connection, emitter: Emitter
     ) -> None:
         self.defn = defn
         self.processor = processor

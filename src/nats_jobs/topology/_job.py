@@ -9,7 +9,7 @@ import anyio
 
 from .._untrusted import field_of
 from ..errors import Malformed, Reject, Snooze
-from ..jobs import Enqueued, Job, JobDef, JobProcessor
+from ..jobs import Enqueued, Job, JobDef, Processor
 from ._errors import Conflict, GraphChanged, SnapshotTooLarge, TopologyError
 from ._kv_store import KVStore
 from ._resume import first_snapshot, resumed
@@ -63,7 +63,7 @@ def topology_job(
 
 
 async def enqueue_resume(
-    processor: JobProcessor, defn: JobDef[Any], id: str, *, answers: Mapping[str, Any]
+    processor: Processor, defn: JobDef[Any], id: str, *, answers: Mapping[str, Any]
 ) -> Enqueued:
     """Store answers to the suspensions of run `id`, and enqueue a job that goes on with it.
 
@@ -117,7 +117,7 @@ class _Performer:
         self._debounce = debounce
         self._max_wait = max_wait
 
-    def store_of(self, processor: JobProcessor) -> Store:
+    def store_of(self, processor: Processor) -> Store:
         return KVStore(processor, self._store) if isinstance(self._store, str) else self._store
 
     async def __call__(self, job: Job[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nats.js.errors import APIError, BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
-from ..jobs import JobProcessor
+from ..jobs import Processor
 from ._errors import Conflict, SnapshotTooLarge
 from ._json_form import dump_snapshot, load_snapshot, sizes
 from ._node import check_token
@@ -23,7 +23,7 @@ _WRONG_LAST_SEQUENCE = (10071, 10164)
 class KVStore:
     """Keeps the last snapshot of each run under its id in `bucket`, which is made when it does not exist."""
 
-    def __init__(self, processor: JobProcessor, bucket: str = "topologies") -> None:
+    def __init__(self, processor: Processor, bucket: str = "topologies") -> None:
         self._processor = processor
         self._name = bucket
         self._found: KeyValue | None = None

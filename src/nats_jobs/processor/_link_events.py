@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..events import Connected, Disconnected, ServerError
-from ._emitter import Emitter, logger
+from ..jobs import Emitter, logger
 
 __all__ = ("LinkEvents",)
 

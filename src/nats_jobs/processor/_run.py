@@ -13,10 +13,9 @@ import anyio
 
 from ..errors import MissingExtra, UsageError
 from ..events import Event
+from ..jobs import JobDef, refuse_in_import
 from ..wire import ConnectOptions
-from ._definition import JobDef
 from ._opening import job_processor
-from ._process_child import refuse_in_import
 from ._stop_signals import stopped_by
 from ._supervisor import supervise
 

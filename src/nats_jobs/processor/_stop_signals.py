@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from ._emitter import logger
+from ..jobs import logger
 from ._processor import JobProcessor
 
 __all__ = ("STOP_AT_ONCE", "handled_here_only", "stopped_by")

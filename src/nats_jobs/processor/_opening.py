@@ -17,13 +17,11 @@ from ..backoff import jittered
 from ..errors import ConnectFailed, UsageError
 from ..events import Event
 from ..jetstream import JetStreamApi, api_prefix
+from ..jobs import Emitter, OnUnresponsive, UnresponsivePolicy, check_grace, logger
 from ..wire import Connection, ConnectOptions, connect
-from ._emitter import Emitter, logger
 from ._link_events import LinkEvents
 from ._processor import JobProcessor
-from ._stop import check_grace
 from ._stop_signals import stopped_by
-from ._unresponsive import OnUnresponsive, UnresponsivePolicy
 
 __all__ = ("job_processor",)
 

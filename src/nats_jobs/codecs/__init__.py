@@ -7,5 +7,6 @@ from ._content_types import by_content_type as by_content_type
 from ._json import JSON as JSON
 from ._msgpack import MSGPACK as MSGPACK
 from ._plain import RAW as RAW, TEXT as TEXT
+from ._typed import TypedCodec as TypedCodec, typed as typed
 
-__all__ = ("JSON", "MSGPACK", "RAW", "TEXT", "Codec", "by_content_type")
+__all__ = ("JSON", "MSGPACK", "RAW", "TEXT", "Codec", "TypedCodec", "by_content_type", "typed")

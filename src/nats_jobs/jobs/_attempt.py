@@ -17,7 +17,7 @@ import anyio
 
 from .._clock import Clock
 from .._groups import text_of
-from ..codecs import RAW, Codec, by_content_type
+from ..codecs import RAW, Codec, TypedCodec, by_content_type
 from ..errors import (
     DecodeError,
     JobNotResponding,
@@ -184,7 +184,8 @@ class Attempt:
         if content_type is None or content_type == own.content_type:
             return own
 
-        return by_content_type(content_type) or RAW
+        found = by_content_type(content_type) or RAW
+        return own.carried_by(found) if isinstance(own, TypedCodec) else found
 
     def _decoded(self, codec: Codec, delivery: Delivery) -> object:
         try:

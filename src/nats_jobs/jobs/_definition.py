@@ -104,7 +104,8 @@ class JobDef(Generic[T]):
     """How long a running job may go on after stop; 0 cancels at once, `math.inf` waits. Default: the processor's."""
 
     codec: Codec | None = None
-    """How to decode a message without a `Content-Type` (default: raw bytes), and how `enqueue` encodes (default: MSGPACK)."""
+    """How to decode a message without a `Content-Type` (default: raw bytes), and how `enqueue` encodes (default: MSGPACK).
+    `codecs.typed(Order)` checks payloads both ways."""
 
     dead_letter: bool = True
     """Park exhausted and rejected jobs in the stream DEAD_LETTERS; without it they are dropped."""

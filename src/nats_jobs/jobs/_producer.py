@@ -127,11 +127,16 @@ class _Destination:
 
         for name, value in theirs.items():
             text = value if isinstance(value, str) else next(iter(value), "")
-            if name.lower() == "content-type" and by_content_type(text) not in (None, self.codec):
+            if name.lower() == "content-type" and not self._is_ours(text):
                 raise UsageError(
                     f"headers: {name} is {text!r}, and the payload is encoded as {self.codec.name}: no worker could decode "
                     "it; leave the header out, or give the definition another codec"
                 )
+
+    def _is_ours(self, content_type: str) -> bool:
+        """A type that we do not know is the user's affair."""
+        said = by_content_type(content_type)
+        return said is None or said is (by_content_type(self.codec.content_type) or self.codec)
 
     @cached_property
     def _plain(self) -> Callable[[bytes], bytes]:

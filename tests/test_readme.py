@@ -249,7 +249,9 @@ async def execute(fragment: Block, p: JobProcessor) -> list[JobDef[Any]]:
     (prelude,) = [block for block in PYTHON if block.directive == "prelude"]
     namespace: dict[str, Any] = {"__name__": "readme", "p": p}
     for block in (prelude, fragment):
-        code = compile(block.code, block.page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code = compile(
+            block.code, block.page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+        )
         awaitable = eval(code, namespace)
         if code.co_flags & inspect.CO_COROUTINE:
             await awaitable

@@ -47,6 +47,7 @@ __all__ = (
     "RemoteError",
     "RequestTimeout",
     "Retry",
+    "ScheduleError",
     "ServerFailed",
     "ServerNotFound",
     "ServerRefused",
@@ -93,6 +94,21 @@ class UsageError(NatsJobsError, ValueError, TypeError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+@dataclass(eq=False)
+class ScheduleError(NatsJobsError, ValueError):
+    """A schedule that could not work; `field` is what is wrong with it, and `schedule` its id, where it is known."""
+
+    exit_code = _EX_CONFIG
+
+    field: str
+    reason: str
+    schedule: str = ""
+
+    def __str__(self) -> str:
+        name = f"schedule {self.schedule!r}" if self.schedule else "schedule"
+        return f"{name}, {self.field}: {self.reason}"
 
 
 @dataclass(eq=False)

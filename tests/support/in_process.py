@@ -19,6 +19,10 @@ from typing import Any
 from nats_jobs import DetachedJob, Reject, Retry, Snooze
 
 
+def do_nothing(job: DetachedJob[str]) -> None:
+    pass
+
+
 def note_pid(job: DetachedJob[str]) -> None:
     Path(job.payload).write_text(f"{os.getpid()} {job.attempt} {job.sequence}")
 

@@ -6,6 +6,11 @@ from ._detached_job import DetachedJob as DetachedJob
 from ._emitter import Emitter as Emitter, logger as logger
 from ._handle import JobHandle as JobHandle
 from ._job import Fence as Fence, Job as Job
+from ._middleware import (
+    EnqueueRequest as EnqueueRequest,
+    Middleware as Middleware,
+    MiddlewareStack as MiddlewareStack,
+)
 from ._process_child import refuse_in_import as refuse_in_import
 from ._processor import Processor as Processor, Service as Service
 from ._reasons import CancelReason as CancelReason
@@ -17,12 +22,15 @@ __all__ = (
     "CancelReason",
     "DetachedJob",
     "Emitter",
+    "EnqueueRequest",
     "Enqueued",
     "Fence",
     "Job",
     "JobDef",
     "JobHandle",
     "JobOptions",
+    "Middleware",
+    "MiddlewareStack",
     "OnUnresponsive",
     "Processor",
     "Service",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -19,7 +20,8 @@ from ._definition import JobDef, PayloadOf
 from ._emitter import Emitter
 from ._event_stream import EventStream
 from ._handle import JobHandle
-from ._producer import Producer
+from ._middleware import EnqueueRequest, MiddlewareStack
+from ._producer import Producer, checked_headers
 from ._stop import check_grace
 from ._unresponsive import UnresponsivePolicy
 from ._worker import Worker
@@ -51,11 +53,13 @@ class Processor:
         stop_grace: float,
         patience: UnresponsivePolicy,
         enqueue_timeout: float,
+        middleware: MiddlewareStack,
     ) -> None:
         self.api = api
         self.connection = api.connection
         self.stop_grace = stop_grace
         self.patience = patience
+        self.middleware = middleware
         self._group = group
         self._emitter = emitter
         self.enqueue_timeout = enqueue_timeout
@@ -194,9 +198,21 @@ class Processor:
             PublishRefused: the stream does not take it.
             NotConfirmed: the time is up.
         """
-        return await self._producer.enqueue(
-            target, payload, id=id, delay=delay, at=at, headers=headers, subject=subject
+        send = partial(self._producer.enqueue, target, payload, id=id, delay=delay, at=at, subject=subject)
+        if not self.middleware.sees_enqueues:
+            return await send(headers=headers)
+
+        request = EnqueueRequest(
+            target=target,
+            payloads=(payload,),
+            ids=None if id is None else (id,),
+            headers=checked_headers(headers),
         )
+        async with self.middleware.enqueueing(request):
+            stored = await send(headers=request.headers)
+            request.enqueued = (stored,)
+
+        return stored
 
     async def enqueue_many(
         self,
@@ -220,9 +236,17 @@ class Processor:
             EnqueueFailed: some were not confirmed; it says exactly which, and why. The others are stored.
             EncodeError, UsageError, BadSubject: bad input; nothing was sent.
         """
-        return await self._producer.enqueue_many(
-            target, payloads, ids=ids, delay=delay, at=at, headers=headers, subject=subject
+        send = partial(self._producer.enqueue_many, target, ids=ids, delay=delay, at=at, subject=subject)
+        if not self.middleware.sees_enqueues:
+            return await send(payloads, headers=headers)
+
+        request = EnqueueRequest(
+            target=target, payloads=list(payloads), ids=ids, headers=checked_headers(headers)
         )
+        async with self.middleware.enqueueing(request):
+            request.enqueued = stored = await send(request.payloads, headers=request.headers)
+
+        return stored
 
     # Watching...
 

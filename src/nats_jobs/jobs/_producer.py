@@ -16,7 +16,7 @@ from ..wire import Connection, HeaderInput, check_publish_subject, encode_header
 from ._definition import JobDef, PayloadOf
 from ._not_before import MAX_DELAY, NOT_BEFORE, not_before
 
-__all__ = ("Producer",)
+__all__ = ("Producer", "checked_headers")
 
 T = TypeVar("T")
 
@@ -116,7 +116,7 @@ class _Destination:
         if wait_until is None and headers is None:
             return self._plain
 
-        theirs = _checked(headers)
+        theirs = checked_headers(headers)
         self._check_content_type(theirs)
         return self._labels(wait_until, theirs)
 
@@ -200,7 +200,8 @@ def _encoded_id(id: Any) -> bytes:
     raise UsageError(f"id is {id!r}; a text of one line is needed")
 
 
-def _checked(headers: Any) -> dict[str, str | Sequence[str]]:
+def checked_headers(headers: Any) -> dict[str, str | Sequence[str]]:
+    """Return the headers that a caller has given, or raise `UsageError`."""
     if headers is None:
         return {}
 

@@ -196,7 +196,9 @@ class Worker(Generic[T]):
                 self._counts,
                 self._stop.asked,
             )
-            self._attempts = Attempts(self, self._settler, self._report, handler)
+            self._attempts = Attempts(
+                self, self._settler, self._report, self.processor.middleware.wrap(handler)
+            )
             slots = self._slots = Slots(
                 attempts, self.defn.concurrency, self._take, self._attempts.perform, self._freed
             )

@@ -17,7 +17,15 @@ from ..backoff import jittered
 from ..errors import ConnectFailed, UsageError
 from ..events import Event
 from ..jetstream import JetStreamApi, api_prefix
-from ..jobs import Emitter, OnUnresponsive, UnresponsivePolicy, check_grace, logger
+from ..jobs import (
+    Emitter,
+    Middleware,
+    MiddlewareStack,
+    OnUnresponsive,
+    UnresponsivePolicy,
+    check_grace,
+    logger,
+)
 from ..wire import Connection, ConnectOptions, connect
 from ._link_events import LinkEvents
 from ._processor import JobProcessor
@@ -45,6 +53,7 @@ async def job_processor(
     give_up_after: float = _GIVE_UP_AFTER,
     enqueue_timeout: float = _ENQUEUE_TIMEOUT,
     wait_for_server: float = 0.0,
+    middleware: Sequence[Middleware] = (),
     domain: str | None = None,
     js_prefix: str | None = None,
     **options: Unpack[ConnectOptions],
@@ -67,6 +76,7 @@ async def job_processor(
         enqueue_timeout: seconds for which an enqueue, or the set-up of a worker, is repeated before it fails.
         wait_for_server: seconds for which connecting is tried again while no server can be reached. A server that
             refuses our credentials fails at once.
+        middleware: what goes around every attempt and every enqueue, the outermost first; see `Middleware`.
         domain: the JetStream domain where jobs and dead letters are, when it is not that of the server we connect to.
         js_prefix: instead of `domain`, the prefix under which the account imports the API of another one.
         **options: how to connect, by the names of `nats.connect`; see `nats_jobs.wire.Options`.
@@ -87,6 +97,7 @@ async def job_processor(
     signals = _checked_signals(stop_signals)
     prefix = api_prefix(domain, js_prefix)
     patience = UnresponsivePolicy(unresponsive_after, give_up_after, on_unresponsive)
+    stack = MiddlewareStack(middleware)
     emitter = Emitter(on_event)
     try:
         async with _connected(servers, LinkEvents(emitter), wait_for_server, options) as connection:
@@ -99,6 +110,7 @@ async def job_processor(
                         stop_grace=stop_grace,
                         patience=patience,
                         enqueue_timeout=enqueue_timeout,
+                        middleware=stack,
                     )
                     async with stopped_by(processor, signals):
                         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -32,6 +33,8 @@ _RANGES = {
     "month": "1-12 or JAN-DEC",
     "day-of-week": "0-7 or SUN-SAT, 1#2 for the second Monday, 5L for the last Friday",
 }
+# cronsim takes 16-16/3 for 16/3, which goes on to the end of the day. It is 16 alone, as in every cron.
+_RANGE_OF_ONE = re.compile(r"\b(\w+)-\1/0*[1-9]\d*", re.ASCII)
 _MAX_TEXT = 512
 _MAX_YEARS_WITHOUT_TICK = 10
 _SECOND = timedelta(seconds=1)
@@ -137,6 +140,7 @@ def _one_spelling(text: str) -> str:
 
         return _NAMED[fields[0]]
 
+    fields = [_RANGE_OF_ONE.sub(r"\1", field) for field in fields]
     return " ".join(fields[1:] if len(fields) == 6 and fields[0] == "0" else fields)
 
 

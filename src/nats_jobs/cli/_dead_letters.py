@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from .. import dead_letters
 from ..errors import NatsJobsError, UsageError
 from ..processor import JobProcessor, job_processor
 from . import _formatting as texts
+from ._arguments import moment, positive, rate, whole
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -32,19 +32,17 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
     listing = _add(actions, "list", _list, "list dead letters, the oldest first")
     _add_selection(listing)
-    listing.add_argument(
-        "--after", metavar="NUMBER", type=_whole, default=0, help="only those after this one"
-    )
-    listing.add_argument("--limit", type=_positive, default=_LIMIT, help="this many (default: %(default)s)")
+    listing.add_argument("--after", metavar="NUMBER", type=whole, default=0, help="only those after this one")
+    listing.add_argument("--limit", type=positive, default=_LIMIT, help="this many (default: %(default)s)")
     listing.add_argument("--all", action="store_true", help="without a limit")
 
     showing = _add(actions, "show", _show, "show one dead letter")
-    showing.add_argument("number", metavar="NUMBER", type=_positive, help="its number, from the list")
+    showing.add_argument("number", metavar="NUMBER", type=positive, help="its number, from the list")
 
     redriving = _add(actions, "redrive", _redrive, "give dead letters back to their streams")
     _add_choice(redriving)
-    redriving.add_argument("--rate", metavar="N", type=_rate, help="so many a second at most")
-    redriving.add_argument("--limit", type=_positive, help="this many at most")
+    redriving.add_argument("--rate", metavar="N", type=rate, help="so many a second at most")
+    redriving.add_argument("--limit", type=positive, help="this many at most")
 
     purging = _add(actions, "purge", _purge, "throw dead letters away")
     _add_choice(purging)
@@ -64,12 +62,12 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stream", metavar="NAME", help="only jobs of this stream")
     parser.add_argument("--reason", choices=dead_letters.REASONS, help="only those parked for this reason")
     parser.add_argument(
-        "--before", metavar="WHEN", type=_moment, help="only those parked before, such as 2026-01-31T12:00Z"
+        "--before", metavar="WHEN", type=moment, help="only those parked before, such as 2026-01-31T12:00Z"
     )
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("numbers", metavar="NUMBER", type=_positive, nargs="*", help="these ones")
+    parser.add_argument("numbers", metavar="NUMBER", type=positive, nargs="*", help="these ones")
     _add_selection(parser)
     parser.add_argument("--all", action="store_true", help="every one")
     parser.add_argument("--yes", action="store_true", help="really do it, with many at a time")
@@ -187,38 +185,3 @@ async def _ask_first(processor: JobProcessor, options: argparse.Namespace, what:
 
 def _selection(options: argparse.Namespace) -> dict[str, Any]:
     return {"stream": options.stream, "reason": options.reason, "before": options.before}
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"a number, 0 or more, is needed, not {text!r}")
-
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a number, 1 or more, is needed, not {text!r}")
-
-    return int(text)
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-
-    if not rate > 0:
-        raise argparse.ArgumentTypeError(f"a number above 0 is needed, not {text!r}")
-
-    return rate
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a date and time is needed, not {text!r}") from None
-
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -12,7 +12,7 @@ from ..dead_letters import DeadLetter
 from ..errors import DecodeError
 from ..units import utc_text
 
-__all__ = ("Table", "as_json", "details", "report", "table_row")
+__all__ = ("Table", "as_json", "details", "printable", "report", "table_row")
 
 _HEAD = ("NUMBER", "PARKED AT (UTC)", "STREAM", "JOB", "REASON", "ATTEMPTS", "REDRIVEN", "ERROR")
 _MAX_WIDTHS = (20, 19, 32, 32, 12, 8, 8, 60)
@@ -77,7 +77,7 @@ def details(letter: DeadLetter) -> str:
         ("payload", _cut(_payload_text(letter), _MAX_PAYLOAD)),
     ]
     width = max(len(name) for name, _ in facts)
-    return "\n".join(f"{name.ljust(width)}  {_printable(value)}".rstrip() for name, value in facts)
+    return "\n".join(f"{name.ljust(width)}  {printable(value)}".rstrip() for name, value in facts)
 
 
 def as_json(letter: DeadLetter, *, payload: bool) -> str:
@@ -154,10 +154,10 @@ def _minute(moment: datetime) -> str:
 
 
 def _cut(text: str, longest: int) -> str:
-    text = _printable(text)
+    text = printable(text)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """A foreign header must not steer the terminal, or fail to be encoded."""
     return "".join(mark if mark.isprintable() else "?" for mark in text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._version import __version__
 from ..errors import NatsJobsError
-from . import _dead_letters, _server, _topology, _worker
+from . import _dead_letters, _schedule, _server, _topology, _worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,4 +47,5 @@ def _parser() -> argparse.ArgumentParser:
     _worker.add_parser(commands)
     _dead_letters.add_parser(commands)
     _topology.add_parser(commands)
+    _schedule.add_parser(commands)
     return parser

@@ -13,6 +13,7 @@ import anyio
 from ..errors import UsageError
 from ..processor import JobProcessor, job_processor
 from ..topology import KVStore, Node, Snapshot, Topology, dump_snapshot, enqueue_resume, topology_job
+from ._formatting import printable
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -101,7 +102,7 @@ def _row(id: str, snapshot: Snapshot) -> str:
     fields = _summary(id, snapshot)
     waits = f"  waits for {', '.join(snapshot.suspended)}" if snapshot.suspended else ""
     done = f"{fields['completed']} of {fields['nodes']} nodes"
-    return f"{id}  {_printable(snapshot.name)}  {snapshot.status}  {done}, attempt {snapshot.attempt}{_printable(waits)}"
+    return f"{id}  {printable(snapshot.name)}  {snapshot.status}  {done}, attempt {snapshot.attempt}{printable(waits)}"
 
 
 async def _show(processor: JobProcessor, options: argparse.Namespace) -> None:
@@ -114,7 +115,7 @@ async def _show(processor: JobProcessor, options: argparse.Namespace) -> None:
         print(dump_snapshot(snapshot).decode())
     else:
         text = snapshot.to_mermaid() if options.mermaid else snapshot.to_text()
-        print("\n".join(map(_printable, text.splitlines())))
+        print("\n".join(map(printable, text.splitlines())))
 
 
 async def _resume(processor: JobProcessor, options: argparse.Namespace) -> None:
@@ -138,8 +139,3 @@ def _answer(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(
             f"NODE=JSON is needed, such as approval=true, not {text!r}"
         ) from None
-
-
-def _printable(line: str) -> str:
-    """Names come from the bucket: nothing in them may steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in line)

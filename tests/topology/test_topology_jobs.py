@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from nats_jobs import events, job_processor
+from nats_jobs import CancelReason, events, job_processor
 from nats_jobs.topology import (
     Conflict,
     FileStore,
@@ -21,7 +21,9 @@ from nats_jobs.topology import (
     Topology,
     TopologyError,
     TopologyFailed,
-    enqueue_resume,
+    _writer,
+    cancel_topology,
+    dump_snapshot,
     run_topology,
     topology_job,
 )
@@ -102,7 +104,7 @@ async def test_a_suspended_run_goes_on_only_when_it_is_answered(url: str, name: 
             await until_empty(p.js, name)
 
         assert not mails
-        await enqueue_resume(p, defn, "run", answers={"authorization": "yes"})
+        await p.resume_topology(defn, "run", answers={"authorization": "yes"})
         await until_empty(p.js, name)
         assert [answer for _, answer in mails] == ["yes"]
         await p.stop()
@@ -125,9 +127,9 @@ async def test_answers_that_were_stored_but_not_enqueued_are_enqueued_by_a_secon
         await store.save("run", found[0].answered({"authorization": "yes"}), found[1])
 
         with pytest.raises(TopologyError, match="does not wait for an answer"):
-            await enqueue_resume(p, defn, "run", answers={"authorization": "no"})
+            await p.resume_topology(defn, "run", answers={"authorization": "no"})
 
-        await enqueue_resume(p, defn, "run", answers={"authorization": "yes"})
+        await p.resume_topology(defn, "run", answers={"authorization": "yes"})
         await until_empty(p.js, name)
         assert [answer for _, answer in mails] == ["yes"]
         await p.stop()
@@ -140,7 +142,7 @@ async def test_of_two_different_answers_at_once_one_wins(url: str, name: str) ->
 
     async def answer(text: str) -> None:
         try:
-            await enqueue_resume(p, defn, "run", answers={"authorization": text})
+            await p.resume_topology(defn, "run", answers={"authorization": text})
         except (Conflict, TopologyError):
             refused.append(text)
 
@@ -189,13 +191,145 @@ async def test_an_output_that_does_not_fit_is_not_retried(url: str, name: str) -
         calls.append(ctx.node)
         return "x" * 1_100_000
 
-    defn = topology_job(Topology({"large": Node(large)}), stream=name, store=name, backoff=0.01)
+    topology = Topology({"large": Node(large), "after": Node(_one, deps=["large"])})
+    defn = topology_job(topology, stream=name, store=name, backoff=0.01)
     async with job_processor(url) as p, p.events() as stream:
         await p.start(defn)
-        await p.enqueue(defn, {})
+        await p.enqueue(defn, {"topologyId": "run"})
         async for event in stream:
             if isinstance(event, events.DeadLettered):
                 assert (event.reason, calls) == ("rejected", ["large"])
                 break
 
+        found = await KVStore(p, name).load("run")
+        assert found is not None
+        assert (found[0].status, found[0]["large"].status) == ("errored", "errored")
+        assert "node 'large' is the largest" in found[0]["large"].error["message"]
+        await p.stop()
+
+
+async def test_the_snapshot_says_which_job_made_it_by_the_names_of_the_node_library(
+    url: str, name: str
+) -> None:
+    scraper = Scraper()
+    scraper.works = True
+    defn = topology_job(scraper.topology, stream=name, store=name)
+    async with job_processor(url) as p:
+        await p.start(defn)
+        enqueued = await p.enqueue(defn, {})
+        await until_empty(p.js, name)
+        found = await KVStore(p, name).load(f"{name}-{enqueued.sequence}")
+        assert found is not None
+        assert found[0].extra == {"stream": name, "streamSequence": enqueued.sequence, "numAttempts": 1}
+        assert len(scraper.written) == 1
+        await p.stop()
+
+
+async def test_nodes_of_a_job_have_the_context_and_the_limits_of_its_definition(url: str, name: str) -> None:
+    most = now = 0
+    seen: list[Any] = []
+
+    async def counts(ctx: NodeContext[Any]) -> None:
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        seen.append(ctx.context)
+        await anyio.lowlevel.checkpoint()
+        now -= 1
+
+    topology = Topology({f"n{number}": Node(counts) for number in range(6)})
+    defn = topology_job(
+        topology, stream=name, store=name, max_concurrency=2, context=lambda job: job.payload["customer"]
+    )
+    async with job_processor(url) as p:
+        await p.start(defn)
+        await p.enqueue(defn, {"customer": 7})
+        await until_empty(p.js, name)
+        await p.stop()
+
+    assert (most, seen) == (2, [7] * 6)
+
+
+async def test_a_cancelled_run_is_cut_short_and_no_job_goes_on_with_it(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_writer, "_LOOK_INTERVAL", 0.05)
+    reasons: list[Any] = []
+
+    async def endless(ctx: NodeContext[Any]) -> None:
+        began.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            reasons.append(ctx.reason)
+
+    began = anyio.Event()
+    defn = topology_job(Topology({"endless": Node(endless)}), stream=name, store=name)
+    async with job_processor(url) as p:
+        await p.start(defn)
+        await p.enqueue(defn, {"topologyId": "run"})
+        await began.wait()
+        store = KVStore(p, name)
+        cancelled = await cancel_topology(store, "run", reason="a mistake")
+        await until_empty(p.js, name)
+        assert reasons == [CancelReason.LEASE_LOST]
+
+        found = await store.load("run")
+        assert found is not None
+        assert dump_snapshot(found[0]) == dump_snapshot(cancelled)
+        assert (found[0].status, found[0].cancelled) == ("errored", "a mistake")
+        with pytest.raises(TopologyError, match="was cancelled: a mistake"):
+            await p.resume_topology(defn, "run")
+
+        await p.stop()
+
+
+async def test_what_is_completed_or_not_there_cannot_be_cancelled() -> None:
+    store = MemoryStore()
+    await run_topology(Topology({"n": Node(_one)}), store=store, id="a")
+    with pytest.raises(TopologyError, match="'a' is completed"):
+        await cancel_topology(store, "a")
+
+    with pytest.raises(TopologyError, match="there is no run 'b'"):
+        await cancel_topology(store, "b")
+
+
+async def test_a_run_that_failed_for_good_is_tried_again_when_asked_for(url: str, name: str) -> None:
+    scraper = Scraper()
+    defn = topology_job(scraper.topology, stream=name, store=name, num_attempts=1)
+    async with job_processor(url) as p:
+        await p.start(defn)
+        await p.enqueue(defn, {"topologyId": "run"})
+        await until_empty(p.js, name)
+        scraper.works = True
+        await p.resume_topology(defn, "run")
+        await until_empty(p.js, name)
+        assert len(scraper.written) == 1
+        await p.stop()
+
+
+async def test_a_job_whose_graph_has_changed_is_parked_unless_that_is_allowed(url: str, name: str) -> None:
+    old = Topology({"one": Node(_one), "wait": Node(type="suspension"), "end": Node(_one, deps=["wait"])})
+    new = Topology({"one": Node(_one), "more": Node(_one)})
+    strict = topology_job(new, stream=name, store=name)
+    lenient = topology_job(new, stream=name, store=name, allow_changed=True)
+    async with job_processor(url) as p, p.events() as stream:
+        store = KVStore(p, name)
+        with pytest.raises(RuntimeError):
+            async with old.start(store=store, id="run"):
+                raise RuntimeError
+
+        handle = await p.start(strict)
+        await p.enqueue(strict, {"topologyId": "run"})
+        async for event in stream:
+            if isinstance(event, events.DeadLettered):
+                break
+
+        await handle.stop()
+        await p.start(lenient)
+        await p.enqueue(lenient, {"topologyId": "run"})
+        await until_empty(p.js, name)
+        found = await store.load("run")
+        assert found is not None
+        assert found[0].names("completed") == ["one", "more"]
         await p.stop()

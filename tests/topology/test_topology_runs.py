@@ -408,7 +408,7 @@ async def test_a_snapshot_never_changes_and_an_input_is_a_copy() -> None:
         ctx.data[0].append(2)
 
     topology = Topology({"give": Node(give), "spoils": Node(spoils, deps=["give"])})
-    async with start(topology) as run:
+    async with topology.start() as run:
         early = run.snapshot
 
     assert early["give"].status == "pending"

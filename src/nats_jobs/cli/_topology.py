@@ -1,4 +1,4 @@
-"""`nats-jobs topology`: list the runs of topologies, show one, answer one that waits."""
+"""`nats-jobs topology`: list the runs of topologies, show one, answer one that waits, cancel one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import anyio
 
 from ..errors import UsageError
 from ..processor import JobProcessor, job_processor
-from ..topology import KVStore, Node, Snapshot, Topology, dump_snapshot, enqueue_resume, topology_job
+from ..topology import KVStore, Node, Snapshot, Topology, cancel_topology, dump_snapshot, topology_job
 from ._formatting import printable
 
 if TYPE_CHECKING:
@@ -46,6 +46,12 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="for each node that waits",
     )
 
+    cancelling = _add(actions, "cancel", _cancel, "cancel a run for good: no job goes on with it")
+    cancelling.add_argument("id", metavar="ID", help="of the run, from the list")
+    cancelling.add_argument(
+        "--reason", default="cancelled", help="for who looks at it (default: %(default)s)"
+    )
+
 
 def _add(
     actions: _SubParsersAction[argparse.ArgumentParser], name: str, action: _Action, text: str
@@ -55,7 +61,7 @@ def _add(
     parser.add_argument(
         "--bucket", default="topologies", help="where the snapshots are (default: %(default)s)"
     )
-    if name != "resume":
+    if name in ("ls", "show"):
         parser.add_argument("--json", action="store_true", help="one JSON object on each line")
 
     parser.set_defaults(command=partial(_command, action))
@@ -95,14 +101,18 @@ def _summary(id: str, snapshot: Snapshot) -> dict[str, Any]:
         "completed": len(snapshot.names("completed")),
         "nodes": len(snapshot.nodes),
         "waits_for": snapshot.suspended,
+        "cancelled": snapshot.cancelled,
     }
 
 
 def _row(id: str, snapshot: Snapshot) -> str:
     fields = _summary(id, snapshot)
-    waits = f"  waits for {', '.join(snapshot.suspended)}" if snapshot.suspended else ""
+    remark = f"  waits for {', '.join(snapshot.suspended)}" if snapshot.suspended else ""
+    if snapshot.cancelled is not None:
+        remark = f"  cancelled: {snapshot.cancelled}"
+
     done = f"{fields['completed']} of {fields['nodes']} nodes"
-    return f"{id}  {printable(snapshot.name)}  {snapshot.status}  {done}, attempt {snapshot.attempt}{printable(waits)}"
+    return f"{id}  {printable(snapshot.name)}  {snapshot.status}  {done}, attempt {snapshot.attempt}{printable(remark)}"
 
 
 async def _show(processor: JobProcessor, options: argparse.Namespace) -> None:
@@ -121,8 +131,13 @@ async def _show(processor: JobProcessor, options: argparse.Namespace) -> None:
 async def _resume(processor: JobProcessor, options: argparse.Namespace) -> None:
     # What is enqueued names the run only: the functions are with the workers.
     defn = topology_job(_ELSEWHERE, stream=options.stream, store=options.bucket)
-    enqueued = await enqueue_resume(processor, defn, options.id, answers=dict(options.answer))
+    enqueued = await processor.resume_topology(defn, options.id, answers=dict(options.answer))
     print(f"Enqueued: job {enqueued.sequence} of stream {options.stream}.")
+
+
+async def _cancel(processor: JobProcessor, options: argparse.Namespace) -> None:
+    await cancel_topology(KVStore(processor, options.bucket), options.id, reason=options.reason)
+    print(f"Cancelled: run {options.id}.")
 
 
 def _elsewhere(_: object) -> None: ...

@@ -15,7 +15,7 @@ from anyio import from_thread
 
 from ..jobs import CancelReason
 from ._errors import TopologyError
-from ._snapshot import UNSET
+from ._unset import UNSET
 
 if TYPE_CHECKING:
     from ._run import Run

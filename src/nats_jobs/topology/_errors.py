@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._groups import text_of
 from ..errors import NatsJobsError
@@ -12,7 +13,7 @@ from ..errors import NatsJobsError
 if TYPE_CHECKING:
     from ._snapshot import Snapshot
 
-__all__ = ("Conflict", "GraphChanged", "SnapshotTooLarge", "TopologyError", "TopologyFailed")
+__all__ = ("Conflict", "GraphChanged", "SnapshotTooLarge", "TopologyError", "TopologyFailed", "recorded")
 
 
 class TopologyError(NatsJobsError, ValueError):
@@ -67,3 +68,13 @@ class SnapshotTooLarge(NatsJobsError):
             f"the snapshot has {self.size:,} bytes, {self.limit:,} fit into the store; node {self.node!r} "
             "is the largest: store its output elsewhere and return a reference"
         )
+
+
+def recorded(error: BaseException) -> dict[str, Any]:
+    """The stored form of an error: its own fields as texts where JSON has no form, and its stack."""
+    own = {
+        name: value if isinstance(value, str | int | float | bool | None) else repr(value)
+        for name, value in vars(error).items()
+    }
+    stack = "".join(traceback.format_exception(error))
+    return own | {"stack": stack[-8192:], "type": type(error).__qualname__, "message": str(error)[:2048]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from anyio import to_thread
@@ -56,7 +57,8 @@ class FileStore:
         fields = parse_json(text, _WHAT, max_bytes=_MAX_BYTES)
         revision = field_of(fields, "revision", int, _WHAT, 1)
         fields.pop("revision", None)
-        return load_snapshot(json.dumps(fields), max_bytes=_MAX_BYTES), revision
+        snapshot = load_snapshot(json.dumps(fields), max_bytes=_MAX_BYTES)
+        return replace(snapshot, revision=revision), revision
 
     def _save(self, path: Path, data: bytes, id: str, expected: Revision | None) -> Revision:
         found = self._load(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -11,12 +12,13 @@ from .._untrusted import field_of, parse_json
 from ..errors import Malformed
 from ._errors import TopologyError
 from ._node import KINDS
-from ._snapshot import UNSET, ItemState, NodeState, RunStatus, Snapshot, Status
+from ._snapshot import ItemState, NodeState, RunStatus, Snapshot, Status
+from ._unset import UNSET
 
 __all__ = ("dump_snapshot", "load_snapshot")
 
 _NONE = "Symbol(NONE)"
-_OWN = ("status", "started", "finished", "data", "id", "name", "digest", "attempt")
+_OWN = ("status", "started", "finished", "data", "id", "name", "digest", "attempt", "cancelled")
 _WHAT = "snapshot"
 _VALUES = ("output", "state", "error")
 
@@ -34,8 +36,9 @@ def dump_snapshot(snapshot: Snapshot) -> bytes:
 
 
 def sizes(snapshot: Snapshot) -> dict[str, int]:
-    """Return how many bytes each node has in the stored form."""
-    return {name: len(_dumped(_node_fields(state))) for name, state in snapshot.nodes.items()}
+    """Return how many bytes each node brings into the stored form; its input is what others brought."""
+    own = {name: replace(state, input=UNSET) for name, state in snapshot.nodes.items()}
+    return {name: len(_dumped(_node_fields(state))) for name, state in own.items()}
 
 
 def load_snapshot(data: bytes | str, *, max_bytes: int = 64 * 1024 * 1024) -> Snapshot:
@@ -62,6 +65,7 @@ def load_snapshot(data: bytes | str, *, max_bytes: int = 64 * 1024 * 1024) -> Sn
         attempt=field_of(fields, "attempt", int, _WHAT, 1),
         started=_time(fields, "started", _WHAT),
         finished=_time(fields, "finished", _WHAT),
+        cancelled=_optional(fields, "cancelled", str, _WHAT),
         extra={name: value for name, value in fields.items() if name not in _OWN},
     )
 
@@ -69,7 +73,7 @@ def load_snapshot(data: bytes | str, *, max_bytes: int = 64 * 1024 * 1024) -> Sn
 def _fields(snapshot: Snapshot) -> dict[str, Any]:
     fields: dict[str, Any] = dict(snapshot.extra)
     fields |= {"status": snapshot.status, "name": snapshot.name, "attempt": snapshot.attempt}
-    fields |= _known(id=snapshot.id, digest=snapshot.digest)
+    fields |= _known(id=snapshot.id, digest=snapshot.digest, cancelled=snapshot.cancelled)
     fields |= _known(started=_text(snapshot.started), finished=_text(snapshot.finished))
     fields["data"] = {name: _node_fields(state) for name, state in snapshot.nodes.items()}
     return fields

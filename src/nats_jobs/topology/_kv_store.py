@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nats.js.errors import APIError, BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
@@ -40,7 +42,8 @@ class KVStore:
         except KeyNotFoundError:
             return None
 
-        return load_snapshot(entry.value or b""), int(entry.revision or 0)
+        revision = int(entry.revision or 0)
+        return replace(load_snapshot(entry.value or b""), revision=revision), revision
 
     async def save(self, id: str, snapshot: Snapshot, expected: Revision | None) -> Revision:
         """See `Store.save`."""

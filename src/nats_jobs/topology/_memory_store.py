@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ._errors import Conflict
 from ._snapshot import Snapshot
 from ._writer import Revision
@@ -17,7 +19,8 @@ class MemoryStore:
 
     async def load(self, id: str) -> tuple[Snapshot, Revision] | None:
         """See `Store.load`."""
-        return self._kept.get(id)
+        found = self._kept.get(id)
+        return found and (replace(found[0], revision=found[1]), found[1])
 
     async def save(self, id: str, snapshot: Snapshot, expected: Revision | None) -> Revision:
         """See `Store.save`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..backoff import Backoff, check_backoff
@@ -33,6 +33,8 @@ class Node:
     run: Callable[[Any], Any] | Topology | None = None
     """`async def run(ctx)`; a plain `def` runs in a worker thread; a `Topology` is a sub-graph. Only a suspension may
     have none."""
+
+    _: KW_ONLY
 
     deps: Iterable[str] = ()
     """Names of the nodes that must be completed first. Their order is that of the input."""

@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ._errors import TopologyError
-from ._snapshot import UNSET, ItemState, NodeState, RunStatus, Snapshot, Status, is_open
+from ._snapshot import ItemState, NodeState, RunStatus, Snapshot, Status, is_open
 from ._topology import Topology
+from ._unset import UNSET
 
 __all__ = ("Plan",)
 
@@ -141,6 +142,14 @@ class Plan:
     def fail(self, name: str, error: Any) -> None:
         self._end(name, "errored", error=error)
 
+    def give_up(self, name: str, error: Any) -> None:
+        """What a node has returned cannot be kept: it is errored, whatever it was."""
+        self._end(name, "errored", error=error, output=UNSET, state=UNSET, items=None)
+        for below in self._below(name):
+            state = self._nodes[below]
+            done = state.type == "work" and state.status == "completed"
+            self._nodes[below] = replace(state if done else state.reset(), input=UNSET)
+
     def put_back(self, name: str) -> None:
         """It was cut short through no fault of its own: pending again, with its state."""
         self.running.discard(name)
@@ -239,6 +248,16 @@ class Plan:
         for name, node in self._nodes.items():
             if node.status == "pending":
                 self._nodes[name] = replace(node, status="suspended")
+
+    def _below(self, name: str) -> set[str]:
+        found: set[str] = set()
+        left = [name]
+        while left:
+            new = set(self._topology.dependents[left.pop()]) - found
+            found |= new
+            left += new
+
+        return found
 
     def _end(self, name: str, status: Status, **fields: Any) -> None:
         self.running.discard(name)

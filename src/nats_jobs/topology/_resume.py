@@ -51,6 +51,7 @@ def resumed(
             snapshot.fork(snapshot.id, resume_from=resume_from),
             attempt=snapshot.attempt,
             extra=snapshot.extra,
+            revision=snapshot.revision,
         )
 
     part = _part(topology, snapshot)
@@ -115,6 +116,7 @@ def _begun_again(topology: Topology, snapshot: Snapshot) -> Snapshot:
         attempt=snapshot.attempt + 1,
         started=datetime.now(UTC),
         finished=None,
+        cancelled=None,
     )
 
 

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ._drawing import mermaid, nodes_of, text
 from ._errors import TopologyError
 from ._node import Kind
+from ._unset import UNSET, Unset
 
-__all__ = ("UNSET", "ItemState", "NodeState", "RunStatus", "Snapshot", "Status", "Unset")
+__all__ = ("ItemState", "NodeState", "RunStatus", "Snapshot", "Status", "is_open")
 
 Status: TypeAlias = Literal["pending", "running", "completed", "errored", "suspended", "skipped"]
 RunStatus: TypeAlias = Literal["pending", "running", "completed", "errored", "suspended"]
-
-
-class Unset(enum.Enum):
-    """The type of `UNSET`: there is no value, which is not the value None."""
-
-    UNSET = "unset"
-
-    def __repr__(self) -> str:
-        return "UNSET"
-
-
-UNSET: Final = Unset.UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +76,12 @@ class Snapshot:
     """Counts the runs: 1, and one more with each resume."""
     started: datetime | None = None
     finished: datetime | None = None
+    cancelled: str | None = None
+    """Why the run was cancelled for good: no job goes on with it."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the stored form that are others': kept as they are."""
+    revision: int | None = field(default=None, compare=False)
+    """Of the store that it was loaded from; it is not part of the stored form."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "nodes", MappingProxyType(dict(self.nodes)))
@@ -143,6 +135,19 @@ class Snapshot:
         node = self.nodes.get(name)
         return node is not None and node.type == "suspension" and node.output == value
 
+    def cancel(self, reason: str) -> Snapshot:
+        """Return the snapshot of a run that is not to go on: `errored`, with `cancelled`.
+
+        Raises:
+            TopologyError: it is completed.
+        """
+        if self.status == "completed":
+            raise TopologyError(f"run {self.id!r} is completed; there is nothing to cancel")
+
+        settled = ("completed", "skipped", "errored")
+        nodes = {n: node if node.status in settled else node.reset() for n, node in self.nodes.items()}
+        return replace(self, status="errored", finished=datetime.now(UTC), nodes=nodes, cancelled=reason)
+
     def fork(self, id: str | None = None, *, resume_from: str | None = None) -> Snapshot:
         """Return a snapshot for another run that begins where this one is.
 
@@ -159,7 +164,9 @@ class Snapshot:
                 nodes[name] = NodeState(type=nodes[name].type, deps=nodes[name].deps)
 
         status = self.status if resume_from is None else "running"
-        return replace(self, id=id, nodes=nodes, status=status, attempt=1, extra={})
+        return replace(
+            self, id=id, nodes=nodes, status=status, attempt=1, cancelled=None, extra={}, revision=None
+        )
 
     def _below(self, top: str) -> set[str]:
         if top not in self.nodes:

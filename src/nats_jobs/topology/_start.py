@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import anyio
 
@@ -16,27 +16,48 @@ from ._node import check_token
 from ._plan import Plan
 from ._resume import first_snapshot, resumed
 from ._run import Run
-from ._snapshot import UNSET, Snapshot
+from ._snapshot import Snapshot
 from ._topology import Topology
-from ._writer import Revision, Store, Writer
+from ._unset import UNSET
+from ._writer import Revision, Saving, Store
 
-__all__ = ("resume_topology", "run_topology", "start", "start_from")
+__all__ = ("RunOptions", "StartOptions", "resume_topology", "run_topology", "start", "start_from")
 
 
-async def run_topology(topology: Topology, **options: Any) -> Snapshot:
+class RunOptions(TypedDict, total=False):
+    """Keyword arguments of everything that runs a topology; `start_from` has their meaning and defaults."""
+
+    context: Any
+    store: Store | None
+    max_concurrency: int | None
+    fail_fast: bool
+    debounce: float
+    max_wait: float
+
+
+class StartOptions(RunOptions, total=False):
+    """Keyword arguments of `run_topology` and `start`; `start` has their meaning and defaults."""
+
+    include: Iterable[str] | None
+    exclude: Iterable[str] | None
+    id: str | None
+
+
+async def run_topology(topology: Topology, data: Any = UNSET, **options: Unpack[StartOptions]) -> Snapshot:
     """Run a topology to its end, and return how it ended: `completed`, or `suspended` (see `Snapshot.suspended`).
 
     Cancelling it cancels the nodes, whose state is stored as pending.
 
     Args:
         topology: what to run.
+        data: the input of the nodes without dependencies.
         **options: those of `start`.
 
     Raises:
         TopologyFailed: nodes failed; all that did not depend on them has come to its end.
         Conflict, SnapshotTooLarge, TopologyError: the snapshot could not be stored.
     """
-    async with start(topology, **options) as run:
+    async with start(topology, data, **options) as run:
         pass
 
     return run.snapshot
@@ -50,17 +71,19 @@ async def resume_topology(
     resume_from: str | None = None,
     allow_changed: bool = False,
     data: Any = UNSET,
-    **options: Any,
+    revision: Revision | None = None,
+    **options: Unpack[RunOptions],
 ) -> Snapshot:
     """Go on from a snapshot, and return how it ended. What is completed does not run again.
 
     Args:
         topology: the whole one, also when the snapshot is of a subset.
-        snapshot: of a run that failed, was suspended, stopped or lost. A completed one is returned as it is.
+        snapshot: of a run that failed, was suspended, stopped, cancelled or lost. A completed one is returned as it is.
         answers: to suspensions, by the node's name.
         resume_from: this node and all below it run again.
         allow_changed: go on although the graph has changed: nodes with the same dependencies keep their results.
         data: for start nodes that have not run.
+        revision: of what the store has; default: the snapshot's.
         **options: those of `start_from`.
 
     Raises:
@@ -74,7 +97,8 @@ async def resume_topology(
     part, begun = resumed(
         topology, snapshot, answers=answers, resume_from=resume_from, allow_changed=allow_changed
     )
-    async with start_from(part, begun, data=data, **options) as run:
+    revision = begun.revision if revision is None else revision
+    async with start_from(part, begun, data=data, revision=revision, **options) as run:
         pass
 
     return run.snapshot
@@ -83,12 +107,12 @@ async def resume_topology(
 @asynccontextmanager
 async def start(
     topology: Topology,
-    *,
     data: Any = UNSET,
+    *,
     include: Iterable[str] | None = None,
     exclude: Iterable[str] | None = None,
     id: str | None = None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> AsyncIterator[Run]:
     """Run a topology while the block runs; leaving it waits for the end, as a nursery does.
 
@@ -148,23 +172,15 @@ async def start_from(
     run = Run(
         topology,
         plan,
+        Saving(store, snapshot.id or "", revision, debounce, max_wait),
         context=context,
         max_concurrency=max_concurrency or math.inf,
         fail_fast=fail_fast,
         reason_of=reason_of,
     )
-    writer = Writer(
-        store,
-        snapshot.id or "",
-        revision,
-        plan.snapshot,
-        debounce=debounce,
-        max_wait=max_wait,
-        on_conflict=run.lose,
-    )
     with unwrapped():
         async with anyio.create_task_group() as group:
-            group.start_soon(run.perform, writer)
+            group.start_soon(run.perform)
             yield run
 
     run.raise_failure()

@@ -7,15 +7,20 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from ._drawing import mermaid, text
 from ._errors import TopologyError
 from ._graph_rules import check_graph, flattened
 from ._node import Node, check_token
+from ._unset import UNSET
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from ._run import Run
     from ._snapshot import Snapshot
+    from ._start import StartOptions
 
 __all__ = ("Topology", "shape_digest")
 
@@ -89,6 +94,16 @@ class Topology:
             raise TopologyError(f"subset of {self.name!r}: no node is left")
 
         return set(kept)
+
+    def start(self, data: Any = UNSET, **options: Unpack[StartOptions]) -> AbstractAsyncContextManager[Run]:
+        """Run it while the block runs: `async with topology.start(…) as run: async for snapshot in run`.
+
+        See `nats_jobs.topology.start`.
+        """
+        # What runs topologies knows them already.
+        from ._start import start
+
+        return start(self, data, **options)
 
     def to_mermaid(self, snapshot: Snapshot | None = None) -> str:
         """Return a Mermaid flowchart; with a snapshot every node has its status and duration."""

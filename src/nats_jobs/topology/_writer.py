@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import anyio
@@ -13,7 +14,7 @@ from ._errors import Conflict, SnapshotTooLarge, TopologyError
 from ._json_form import dump_snapshot
 from ._snapshot import Snapshot
 
-__all__ = ("Revision", "Store", "Writer")
+__all__ = ("Revision", "Saving", "Store", "Writer")
 
 Revision: TypeAlias = int
 
@@ -21,6 +22,8 @@ _FIRST_RETRY = 0.1
 _MAX_RETRY = 2.0
 _LAST_TRIES = 5
 _SAVE_TIMEOUT = 10.0
+# Seconds without a change after which the store is asked whether the run is still ours.
+_LOOK_INTERVAL = 5.0
 # A failed save that is still on its way is one of the last.
 _MAX_UNCONFIRMED = 8
 
@@ -42,26 +45,28 @@ class Store(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Where a run is saved, in the place of which revision, and how soon: see `start_from`."""
+
+    store: Store | None
+    id: str
+    revision: Revision | None
+    debounce: float
+    max_wait: float
+
+
 class Writer:
     """The saves of one run. `take` returns its newest snapshot."""
 
-    def __init__(
-        self,
-        store: Store | None,
-        id: str,
-        revision: Revision | None,
-        take: Callable[[], Snapshot],
-        *,
-        debounce: float,
-        max_wait: float,
-        on_conflict: Callable[[], None],
-    ) -> None:
-        self._store = store
-        self._id = id
-        self._revision = revision
+    def __init__(self, saving: Saving, take: Callable[[], Snapshot], on_conflict: Callable[[], None]) -> None:
+        self.revision = saving.revision
+        """Of what is stored, as far as we know."""
+        self._store = saving.store
+        self._id = saving.id
+        self._debounce = saving.debounce
+        self._max_wait = saving.max_wait
         self._take = take
-        self._debounce = debounce
-        self._max_wait = max_wait
         self._on_conflict = on_conflict
         self._changes = 0
         self._saved = -1
@@ -81,10 +86,15 @@ class Writer:
     async def run(self) -> None:
         """Store what changes until cancelled. A store that fails is tried again; see `flush` for what is raised."""
         while self._store is not None:
-            await self._changed.wait()
-            await self._calm()
-            self._changed = anyio.Event()
-            await self._flush_patiently(math.inf)
+            with anyio.move_on_after(_LOOK_INTERVAL):
+                await self._changed.wait()
+
+            if self._changed.is_set():
+                await self._calm()
+                self._changed = anyio.Event()
+                await self._flush_patiently(math.inf)
+            else:
+                await self._look(self._store)
 
     async def flush(self) -> None:
         """Return when the newest state is stored.
@@ -124,6 +134,21 @@ class Writer:
             await anyio.sleep(delay)
             delay = min(delay * 2, _MAX_RETRY)
 
+    async def _look(self, store: Store) -> None:
+        """Find out whether somebody else has the run, or has cancelled it, although nothing is to be saved."""
+        async with self._lock:
+            try:
+                with anyio.fail_after(_SAVE_TIMEOUT):
+                    found = await store.load(self._id)
+                    ours = (found and found[1]) == self.revision or await self._adopt(store)
+            except Exception:
+                # The next look, or the next save, will tell.
+                return
+
+        if not ours:
+            self._on_conflict()
+            raise Conflict(self._id)
+
     async def _flush(self) -> None:
         async with self._lock:
             if self._store is None or self._saved == self._changes:
@@ -138,7 +163,7 @@ class Writer:
             try:
                 # Not cut off by a cancellation: it would be done all the same, and after the next look at the store.
                 with anyio.fail_after(_SAVE_TIMEOUT, shield=True):
-                    self._revision = await store.save(self._id, snapshot, self._revision)
+                    self.revision = await store.save(self._id, snapshot, self.revision)
 
                 return self._unconfirmed.clear()
             except Conflict:
@@ -151,13 +176,13 @@ class Writer:
     async def _adopt(self, store: Store) -> bool:
         """Go on from what is stored when it is ours, of a save that failed for us but was done; else return False."""
         found = await store.load(self._id) if self._unconfirmed else None
-        if found is None or found[1] == self._revision:
+        if found is None or found[1] == self.revision:
             return False
 
         if not any(_same(found[0], each) for each in self._unconfirmed):
             return False
 
-        self._revision = found[1]
+        self.revision = found[1]
         return True
 
 

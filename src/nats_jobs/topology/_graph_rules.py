@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from ._node import Node, check_token
 if TYPE_CHECKING:
     from ._topology import Topology
 
-__all__ = ("check_graph", "flattened", "in_order")
+__all__ = ("all_below", "check_graph", "dependents_of", "flattened", "in_order")
 
 
 def check_graph(nodes: Mapping[str, Node]) -> None:
@@ -49,6 +49,28 @@ def in_order(nodes: Mapping[str, Node]) -> list[str]:
     except CycleError as error:
         # Each depends on the one before it.
         raise TopologyError(f"a cycle: {' -> '.join(error.args[1])}") from None
+
+
+def dependents_of(deps: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    """Return the names that depend directly on each name."""
+    found: dict[str, list[str]] = {name: [] for name in deps}
+    for name, its in deps.items():
+        for dep in its:
+            found[dep].append(name)
+
+    return {name: tuple(below) for name, below in found.items()}
+
+
+def all_below(name: str, dependents: Mapping[str, Iterable[str]]) -> set[str]:
+    """Return the names that depend on `name`, directly or not."""
+    found: set[str] = set()
+    left = [name]
+    while left:
+        new = set(dependents[left.pop()]) - found
+        found |= new
+        left += new
+
+    return found
 
 
 def _check_deps(name: str, node: Node, nodes: Mapping[str, Node]) -> None:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ._errors import TopologyError
+from ._graph_rules import all_below
 from ._snapshot import ItemState, NodeState, RunStatus, Snapshot, Status, is_open
 from ._topology import Topology
 from ._unset import UNSET
@@ -145,7 +146,7 @@ class Plan:
     def give_up(self, name: str, error: Any) -> None:
         """What a node has returned cannot be kept: it is errored, whatever it was."""
         self._end(name, "errored", error=error, output=UNSET, state=UNSET, items=None)
-        for below in self._below(name):
+        for below in all_below(name, self._topology.dependents):
             state = self._nodes[below]
             done = state.type == "work" and state.status == "completed"
             self._nodes[below] = replace(state if done else state.reset(), input=UNSET)
@@ -248,16 +249,6 @@ class Plan:
         for name, node in self._nodes.items():
             if node.status == "pending":
                 self._nodes[name] = replace(node, status="suspended")
-
-    def _below(self, name: str) -> set[str]:
-        found: set[str] = set()
-        left = [name]
-        while left:
-            new = set(self._topology.dependents[left.pop()]) - found
-            found |= new
-            left += new
-
-        return found
 
     def _end(self, name: str, status: Status, **fields: Any) -> None:
         self.running.discard(name)

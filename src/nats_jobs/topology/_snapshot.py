@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from ._drawing import mermaid, nodes_of, text
 from ._errors import TopologyError
+from ._graph_rules import all_below, dependents_of
 from ._node import Kind
 from ._unset import UNSET, Unset
 
@@ -160,7 +161,7 @@ class Snapshot:
         """
         nodes = dict(self.nodes)
         if resume_from is not None:
-            for name in self._below(resume_from):
+            for name in self._from(resume_from):
                 nodes[name] = NodeState(type=nodes[name].type, deps=nodes[name].deps)
 
         status = self.status if resume_from is None else "running"
@@ -168,22 +169,11 @@ class Snapshot:
             self, id=id, nodes=nodes, status=status, attempt=1, cancelled=None, extra={}, revision=None
         )
 
-    def _below(self, top: str) -> set[str]:
+    def _from(self, top: str) -> set[str]:
         if top not in self.nodes:
             raise TopologyError(f"resume_from is {top!r}, which does not exist")
 
-        dependents: dict[str, list[str]] = {}
-        for name, node in self.nodes.items():
-            for dep in node.deps:
-                dependents.setdefault(dep, []).append(name)
-
-        found, left = {top}, [top]
-        while left:
-            below = [name for name in dependents.get(left.pop(), ()) if name not in found]
-            found.update(below)
-            left += below
-
-        return found
+        return {top} | all_below(top, dependents_of({name: node.deps for name, node in self.nodes.items()}))
 
 
 def is_open(node: NodeState) -> bool:

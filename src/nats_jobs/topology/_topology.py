@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from ._drawing import mermaid, text
 from ._errors import TopologyError
-from ._graph_rules import check_graph, flattened
+from ._graph_rules import check_graph, dependents_of, flattened
 from ._node import Node, check_token
 from ._unset import UNSET
 
@@ -46,12 +46,7 @@ class Topology:
     @cached_property
     def dependents(self) -> Mapping[str, tuple[str, ...]]:
         """The nodes that depend directly on each node."""
-        found: dict[str, list[str]] = {name: [] for name in self.nodes}
-        for name, node in self.nodes.items():
-            for dep in node.deps:
-                found[dep].append(name)
-
-        return {name: tuple(below) for name, below in found.items()}
+        return dependents_of({name: node.deps for name, node in self.nodes.items()})
 
     @cached_property
     def digest(self) -> str:

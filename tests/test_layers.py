@@ -25,7 +25,7 @@ RANKS = [
     {"backoff", "_untrusted"},
     {"wire", "codecs", "server"},
     {"jetstream"},
-    {"dead_letters"},
+    {"dead_letters", "delays"},
     {"jobs"},
     {"scheduler", "topology"},
     {"processor"},

@@ -98,6 +98,18 @@ class JetStreamApi:
         """Whether it is the JetStream of the server we are connected to, whose INFO says whether it is on."""
         return self.prefix == _DEFAULT_PREFIX
 
+    async def level(self) -> int:
+        """Return the level of JetStream's API, which tells what it can do; 0 below nats-server 2.11.
+
+        The server that we are connected to tells its own. Others of a cluster may be older, so what was asked for has
+        to be looked for in what comes back: older ones drop what they do not know.
+        """
+        if self.is_local:
+            return field_of(self.connection.server_info, "api_lvl", int, "INFO", 0)
+
+        api = field_of(await self.request("INFO"), "api", dict, "the answer to INFO", {})
+        return field_of(api, "level", int, "the answer to INFO", 0)
+
     def subject(self, call: str) -> str:
         """Return the subject of a call, such as `STREAM.INFO.ORDERS`."""
         return f"{self.prefix}.{call}"

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from nats.js.api import ConsumerConfig
 
-from .. import dead_letters
+from .. import dead_letters, delays
 from ..errors import (
     ApiError,
     ConfigMismatch,
@@ -30,6 +30,7 @@ from ..units import from_ns, to_ns
 from ._config_drift import Asked, listed, merged
 from ._definition import JobDef
 from ._emitter import logger
+from ._keeping_clear import asked_of_stream, asks_for_schedules, filter_of_jobs, gives_schedules, kept_clear
 from ._limits import SPARE_DELIVERIES, Limits
 
 __all__ = ("Site", "default_consumer", "default_stream", "set_up", "set_up_again", "site_of", "token_of")
@@ -106,7 +107,7 @@ def default_stream(defn: JobDef[Any]) -> dict[str, Any]:
         "deny_delete": False,
         "deny_purge": False,
     }
-    config = defaults | _asked_of_stream(defn).to_create
+    config = defaults | Asked(defn.stream_config, defn.consumer).to_create
     if "mirror" in config:
         # A mirror has no subjects of its own.
         del config["subjects"]
@@ -114,13 +115,16 @@ def default_stream(defn: JobDef[Any]) -> dict[str, Any]:
     return config
 
 
-def default_consumer(defn: JobDef[Any]) -> dict[str, Any]:
+def default_consumer(defn: JobDef[Any], stream: dict[str, Any]) -> dict[str, Any]:
     """Return what a consumer is made with: the Node library's settings but for two, then the definition's.
 
     `max_deliver` is the cap for crash loops. `max_ack_pending` would count jobs that only wait: a thousand that are
     delayed, or back off, would keep every other from being delivered. How much is delivered is bounded by demand.
+
+    Args:
+        stream: its configuration. When it takes schedules, they are kept out by a filter.
     """
-    return {
+    defaults = {
         "durable_name": defn.consumer,
         "ack_policy": "explicit",
         "ack_wait": to_ns(_ACK_WAIT),
@@ -128,7 +132,9 @@ def default_consumer(defn: JobDef[Any]) -> dict[str, Any]:
         "replay_policy": "instant",
         "max_deliver": defn.num_attempts + SPARE_DELIVERIES,
         "max_ack_pending": _UNLIMITED,
-    } | _asked_of_consumer(defn).to_create
+    }
+    asked = _asked_of_consumer(defn)
+    return merged(defaults | filter_of_jobs(asked, stream), asked.to_create)
 
 
 async def set_up(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Site:
@@ -149,7 +155,9 @@ async def set_up(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Si
             "stream", dead_letters.STREAM, lambda: _set_up_dead_letters(api, replicas), patience
         )
 
-    consumer = await _with_retries("consumer", defn.consumer, lambda: _set_up_consumer(api, defn), patience)
+    consumer = await _with_retries(
+        "consumer", defn.consumer, lambda: _set_up_consumer(api, defn, stream), patience
+    )
     return site_of(defn, consumer, from_ns(stream.get("max_age", 0)))
 
 
@@ -174,13 +182,25 @@ async def set_up_again(api: JetStreamApi, defn: JobDef[Any], *, patience: float)
 
 
 async def _set_up_stream(api: JetStreamApi, defn: JobDef[Any]) -> dict[str, Any]:
-    info = await _existing_or_made(
-        lambda: api.stream(defn.stream), lambda: api.create_stream(default_stream(defn))
-    )
-    asked = _asked_of_stream(defn)
+    level = await api.level() if asks_for_schedules(defn) else 0
+    info = await _existing_or_made(lambda: api.stream(defn.stream), lambda: _make_stream(api, defn, level))
+    asked = asked_of_stream(defn, info.config, level)
     changes = asked.changes(info.config)
     changes |= _shortened_duplicate_window(asked, changes, info.config)
     return (await _brought_in_line(defn, "stream", asked, changes, info, api.update_stream)).config
+
+
+async def _make_stream(api: JetStreamApi, defn: JobDef[Any], level: int) -> Info:
+    plain = default_stream(defn)
+    if not gives_schedules(defn, plain, level):
+        return await api.create_stream(plain)
+
+    info = await api.create_stream(delays.with_schedules(plain))
+    if delays.has_schedules(info.config):
+        return info
+
+    # The leader is older than the server that we are connected to, and would store a schedule as a job.
+    return await api.update_stream(info.config | {"subjects": plain["subjects"]})
 
 
 async def _set_up_dead_letters(api: JetStreamApi, replicas: int) -> dict[str, Any]:
@@ -201,15 +221,16 @@ async def _set_up_dead_letters(api: JetStreamApi, replicas: int) -> dict[str, An
     return existing
 
 
-async def _set_up_consumer(api: JetStreamApi, defn: JobDef[Any]) -> Info:
+async def _set_up_consumer(api: JetStreamApi, defn: JobDef[Any], stream: dict[str, Any]) -> Info:
     info = await _existing_or_made(
         lambda: api.consumer(defn.stream, defn.consumer),
-        lambda: api.create_consumer(defn.stream, default_consumer(defn)),
+        lambda: api.create_consumer(defn.stream, default_consumer(defn, stream)),
     )
     existing = info.config
     _check_usable(defn, existing)
     asked = _asked_of_consumer(defn)
-    changes = asked.changes(existing) | _lifted_limits(defn, asked, existing)
+    unasked = _lifted_limits(defn, asked, existing) | kept_clear(defn, asked, stream, existing)
+    changes = merged(unasked, asked.changes(existing))
     _warn_of_a_shorter_lease(defn, changes, existing)
     return await _brought_in_line(
         defn, "consumer", asked, changes, info, lambda config: api.update_consumer(defn.stream, config)
@@ -309,10 +330,6 @@ def _warn_of_a_shorter_lease(defn: JobDef[Any], changes: dict[str, Any], existin
             from_ns(before),
             from_ns(after),
         )
-
-
-def _asked_of_stream(defn: JobDef[Any]) -> Asked:
-    return Asked(defn.stream_config, defn.consumer)
 
 
 def _asked_of_consumer(defn: JobDef[Any]) -> Asked:

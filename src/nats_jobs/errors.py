@@ -294,12 +294,18 @@ class ConsumerGone(NatsJobsError):
 
 @dataclass(eq=False)
 class StreamDeleted(NatsJobsError):
-    """Somebody deleted a stream while a worker took jobs from it. A worker that is started again creates it."""
+    """Somebody deleted a stream that a worker or a schedule works with. When it is started again, it creates it.
+
+    `consumer` is the worker's; empty for a schedule.
+    """
 
     stream: str
     consumer: str
 
     def __str__(self) -> str:
+        if not self.consumer:
+            return f"stream {self.stream!r} was deleted, with its jobs and schedules; start again to create an empty stream"
+
         return (
             f"stream {self.stream!r} was deleted, with its jobs, while a worker took jobs from its consumer "
             f"{self.consumer!r}; start the worker again to create an empty stream"

@@ -17,12 +17,17 @@
 | `NotResponding` | a job keeps running although it was cancelled | |
 | `LoopBlocked` | a job blocked the event loop for longer than a third of `ack_wait` | |
 | `Connected`, `Disconnected` | the link to a server is up, is broken | |
+| `TickEnqueued` | a job was enqueued for a tick of a schedule, by this processor | |
+| `TickSkipped` | a tick of a schedule gets no job, and why | |
+| `TickRefused` | a job for a tick could not be enqueued; it is tried again | |
+| `ScheduleReplaced` | a schedule has other terms from now on than this processor followed or declared | |
 | `ServerError` | the server reported an error on the link | |
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from nats.js.api import ConsumerConfig
 
@@ -41,9 +46,14 @@ __all__ = (
     "NotResponding",
     "Pull",
     "Receive",
+    "ScheduleEvent",
+    "ScheduleReplaced",
     "ServerError",
     "Start",
     "Stop",
+    "TickEnqueued",
+    "TickRefused",
+    "TickSkipped",
     "Timeout",
     "WorkerEvent",
     "Working",
@@ -202,3 +212,49 @@ class LoopBlocked(JobEvent):
     """One step of the handler took `seconds` without letting other tasks run: every lease of the process was at risk."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleEvent(Event):
+    """Something about the schedule `id`. One processor of the fleet emits it."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickEnqueued(ScheduleEvent):
+    """`late` is by how many seconds the job was stored after `tick`, by the server's clock."""
+
+    tick: datetime
+    late: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickSkipped(ScheduleEvent):
+    """`tick` gets no job; nor do all later ones up to `until`, if that is given.
+
+    `reason` is `overlap` (the job before it waits or runs), `window` (older than that), `limit` (beyond `max_catch_up`),
+    `paused`, or the `catch_up` policy that lets a missed tick go: `none` or `last`.
+    """
+
+    tick: datetime
+    reason: str
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickRefused(ScheduleEvent):
+    """`error` says why no job could be enqueued for `tick`, or not even the tick be told."""
+
+    tick: datetime | None
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleReplaced(ScheduleEvent):
+    """`old` and `new` are the rules, as text. The versions tell whether it was for that."""
+
+    old: str
+    new: str
+    old_version: int
+    new_version: int

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = (
+    "FILTER_OF_JOBS",
     "MIN_API_LEVEL",
     "covers_schedules",
+    "filter_of_jobs",
     "filters_of",
     "has_schedules",
     "job_subjects",
@@ -26,6 +28,9 @@ __all__ = (
 
 MIN_API_LEVEL = 2
 """Of JetStream's API: that of nats-server 2.12, which was the first with schedules for one moment."""
+
+FILTER_OF_JOBS = "nats_jobs.filter_of_jobs"
+"""In the metadata of a consumer whose filter nobody asked for: it follows the subjects of the stream."""
 
 # The time to live makes a schedule outlast the stream's `max_age`; the batches are for schedules that repeat.
 _FLAGS = {
@@ -81,6 +86,13 @@ def filters_of(consumer: dict[str, Any]) -> list[str]:
     """Return what a consumer is limited to; nothing when it has all that is in its stream."""
     one = consumer.get("filter_subject")
     return [one] if one else list(consumer.get("filter_subjects") or ())
+
+
+def filter_of_jobs(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a consumer that leave out the schedules of a stream."""
+    subjects = job_subjects(config)
+    one = {"filter_subject": subjects[0]} if len(subjects) == 1 else {"filter_subjects": subjects}
+    return one | {"metadata": {FILTER_OF_JOBS: "true"}}
 
 
 def covers_schedules(consumer: dict[str, Any], stream: str) -> bool:

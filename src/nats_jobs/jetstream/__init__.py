@@ -15,8 +15,9 @@ from ._delivery import (
 from ._error_codes import ErrorCode as ErrorCode
 from ._explicit import default_fields as default_fields, explicit_fields as explicit_fields
 from ._nats_py import jetstream_context as jetstream_context
-from ._pub_ack import Enqueued as Enqueued
+from ._pub_ack import Enqueued as Enqueued, parse_pub_ack as parse_pub_ack
 from ._publish import publish as publish
+from ._publish_batch import BatchMessage as BatchMessage, publish_batch as publish_batch
 from ._publish_many import publish_many as publish_many
 from ._pull import Puller as Puller
 from ._retrying import is_retryable as is_retryable, retrying as retrying
@@ -24,6 +25,7 @@ from ._retrying import is_retryable as is_retryable, retrying as retrying
 __all__ = (
     "ACK",
     "ApiPrefix",
+    "BatchMessage",
     "Delivery",
     "Enqueued",
     "ErrorCode",
@@ -36,7 +38,9 @@ __all__ = (
     "explicit_fields",
     "is_retryable",
     "jetstream_context",
+    "parse_pub_ack",
     "publish",
+    "publish_batch",
     "publish_many",
     "reply_error",
     "retrying",

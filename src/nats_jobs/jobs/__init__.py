@@ -11,14 +11,21 @@ from ._middleware import (
     Middleware as Middleware,
     MiddlewareStack as MiddlewareStack,
 )
+from ._not_before import NOT_BEFORE as NOT_BEFORE
 from ._process_child import refuse_in_import as refuse_in_import
 from ._processor import Processor as Processor, Service as Service
+from ._producer import subject_of as subject_of
 from ._reasons import CancelReason as CancelReason
+from ._setup import set_up_stream as set_up_stream
 from ._stop import check_grace as check_grace
+from ._tick import SCHEDULE_ID as SCHEDULE_ID, SCHEDULED_FOR as SCHEDULED_FOR
 from ._unresponsive import OnUnresponsive as OnUnresponsive, UnresponsivePolicy as UnresponsivePolicy
 from ._worker import WorkerStatistics as WorkerStatistics
 
 __all__ = (
+    "NOT_BEFORE",
+    "SCHEDULED_FOR",
+    "SCHEDULE_ID",
     "CancelReason",
     "DetachedJob",
     "Emitter",
@@ -40,4 +47,6 @@ __all__ = (
     "job",
     "logger",
     "refuse_in_import",
+    "set_up_stream",
+    "subject_of",
 )

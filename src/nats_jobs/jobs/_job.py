@@ -14,6 +14,7 @@ from ..jetstream import Delivery
 from ..wire import Headers
 from ._definition import JobDef
 from ._reasons import CancelReason
+from ._tick import SCHEDULE_ID, scheduled_for
 
 if TYPE_CHECKING:
     from ..processor import JobProcessor
@@ -134,6 +135,16 @@ class Job(Generic[T]):
     def enqueued_at(self) -> datetime:
         """When the server stored it, UTC."""
         return self._control.delivery.stored_at
+
+    @property
+    def schedule_id(self) -> str | None:
+        """The id of the `Schedule` that enqueued it; None for a job that was enqueued otherwise."""
+        return self._control.delivery.headers.get(SCHEDULE_ID) if self._control.delivery.has_headers else None
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """The tick of its schedule, UTC; None for a job of no schedule."""
+        return scheduled_for(self._control.delivery.headers) if self._control.delivery.has_headers else None
 
     @property
     def pending(self) -> int:

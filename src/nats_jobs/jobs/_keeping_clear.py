@@ -17,9 +17,6 @@ from ._definition import JobDef
 
 __all__ = ("asked_of_stream", "asks_for_schedules", "filter_of_jobs", "gives_schedules", "kept_clear")
 
-# In the metadata of a consumer whose filter nobody asked for: it follows the subjects of the stream.
-_FILTER_OF_JOBS = "nats_jobs.filter_of_jobs"
-
 
 def asks_for_schedules(defn: JobDef[Any]) -> bool:
     """Whether schedules shall be kept in the stream of a definition."""
@@ -61,9 +58,7 @@ def filter_of_jobs(asked: Asked, stream: dict[str, Any]) -> dict[str, Any]:
     if not delays.has_schedules(stream) or delays.filters_of(asked.fields):
         return {}
 
-    subjects = delays.job_subjects(stream)
-    one = {"filter_subject": subjects[0]} if len(subjects) == 1 else {"filter_subjects": subjects}
-    return one | {"metadata": {_FILTER_OF_JOBS: "true"}}
+    return delays.filter_of_jobs(stream)
 
 
 def kept_clear(
@@ -72,7 +67,7 @@ def kept_clear(
     """Keep schedules from a consumer that was made without a filter, or with ours when the stream had other subjects."""
     wanted = filter_of_jobs(asked, stream)
     filters = delays.filters_of(existing)
-    is_ours = not filters or _FILTER_OF_JOBS in (existing.get("metadata") or {})
+    is_ours = not filters or delays.FILTER_OF_JOBS in (existing.get("metadata") or {})
     if not wanted or not defn.update or not is_ours or sorted(filters) == sorted(delays.filters_of(wanted)):
         return {}
 

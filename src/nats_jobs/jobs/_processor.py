@@ -145,6 +145,10 @@ class Processor:
         for service in (*self._services, *self._workers):
             await service.ended.wait()
 
+    def add_service(self, service: Service) -> None:
+        """Stop `service` with the workers, and wait for it as for them."""
+        self._services.append(service)
+
     def _new_worker(self, defn: JobDef[T]) -> Worker[T]:
         if not isinstance(defn, JobDef):
             raise UsageError(f'{defn!r} is not a JobDef; build one, or put @job("STREAM") above the function')

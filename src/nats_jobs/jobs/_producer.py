@@ -16,7 +16,7 @@ from ..wire import Connection, HeaderInput, check_publish_subject, encode_header
 from ._definition import JobDef, PayloadOf
 from ._not_before import MAX_DELAY, NOT_BEFORE, not_before
 
-__all__ = ("Producer", "checked_headers")
+__all__ = ("Producer", "checked_headers", "subject_of")
 
 T = TypeVar("T")
 
@@ -160,7 +160,7 @@ class _Destination:
 
 def _destination(target: JobDef[Any] | str, subject: str | None) -> _Destination:
     if isinstance(target, JobDef):
-        subject = _subject_of(target) if subject is None else subject
+        subject = subject_of(target) if subject is None else subject
         return _Destination(check_publish_subject(subject), target.stream, target.encoder)
 
     if subject is not None:
@@ -176,7 +176,7 @@ def _checked_target(target: Any) -> Any:
     return target
 
 
-def _subject_of(defn: JobDef[Any]) -> str:
+def subject_of(defn: JobDef[Any]) -> str:
     """Where the jobs of a definition are published to: its filter, else the first plain subject of its stream."""
     consumer, stream = defn.consumer_config, defn.stream_config
     filters = (consumer.filter_subject, *(consumer.filter_subjects or ())) if consumer else ()

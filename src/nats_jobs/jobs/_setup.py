@@ -33,7 +33,16 @@ from ._emitter import logger
 from ._keeping_clear import asked_of_stream, asks_for_schedules, filter_of_jobs, gives_schedules, kept_clear
 from ._limits import SPARE_DELIVERIES, Limits
 
-__all__ = ("Site", "default_consumer", "default_stream", "set_up", "set_up_again", "site_of", "token_of")
+__all__ = (
+    "Site",
+    "default_consumer",
+    "default_stream",
+    "set_up",
+    "set_up_again",
+    "set_up_stream",
+    "site_of",
+    "token_of",
+)
 
 T = TypeVar("T")
 
@@ -147,7 +156,7 @@ async def set_up(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Si
         ConfigMismatch: what exists contradicts the definition, and cannot be changed.
         SetupFailed: the server refused, or did not answer in time, with its reason.
     """
-    stream = await _with_retries("stream", defn.stream, lambda: _set_up_stream(api, defn), patience)
+    stream = await set_up_stream(api, defn, patience=patience)
     if defn.dead_letter:
         # As many as the jobs have: a node that is down must not keep them from being parked.
         replicas = stream.get("num_replicas", 1)
@@ -159,6 +168,11 @@ async def set_up(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Si
         "consumer", defn.consumer, lambda: _set_up_consumer(api, defn, stream), patience
     )
     return site_of(defn, consumer, from_ns(stream.get("max_age", 0)))
+
+
+async def set_up_stream(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> dict[str, Any]:
+    """See to it that the stream of a definition stands; return its configuration. Raises as `set_up`."""
+    return await _with_retries("stream", defn.stream, lambda: _set_up_stream(api, defn), patience)
 
 
 async def set_up_again(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Site:
@@ -228,6 +242,10 @@ async def _set_up_consumer(api: JetStreamApi, defn: JobDef[Any], stream: dict[st
     )
     existing = info.config
     _check_usable(defn, existing)
+    if not delays.filters_of(existing):
+        # Who gives a stream room for schedules looks for consumers afterwards: one of us sees the other.
+        stream = (await api.stream(defn.stream)).config
+
     asked = _asked_of_consumer(defn)
     unasked = _lifted_limits(defn, asked, existing) | kept_clear(defn, asked, stream, existing)
     changes = merged(unasked, asked.changes(existing))

@@ -3,16 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from ..jobs import Enqueued, JobDef, Processor
 from ..topology import enqueue_resume
+
+if TYPE_CHECKING:
+    from ..scheduler import Schedule, ScheduleHandle, Scheduler
 
 __all__ = ("JobProcessor",)
 
 
 class JobProcessor(Processor):
     """Starts workers and enqueues jobs, on one connection. Made by `job_processor`."""
+
+    # Schedules...
+
+    def schedule(self, schedule: Schedule[Any]) -> ScheduleHandle:
+        """Declare a schedule and follow it, and return at once.
+
+        Each tick is enqueued once, however many processes follow the schedule, and whichever of them live. What was
+        declared last, or with the highest `version`, is followed by all. The processor goes on until it is stopped.
+
+        What goes wrong while its stream and record are set up, or later, is raised out of the processor's block.
+
+        Raises:
+            UsageError: it is not a Schedule, or the processor was told to stop.
+            ScheduleError: this processor follows a schedule of that id already.
+        """
+        return self._scheduler.follow(schedule)
+
+    async def start_schedule(self, schedule: Schedule[Any]) -> ScheduleHandle:
+        """Declare a schedule and follow it, and return when its record stands and its next tick is known.
+
+        Cancelling it leaves the schedule alone here; whether it was declared is open.
+
+        Raises:
+            UsageError, ScheduleError: as `schedule`; or its stream cannot do what it asks for.
+            ConfigMismatch, SetupFailed, and what a request to JetStream raises: it could not be set up.
+        """
+        return await self._scheduler.start(schedule)
+
+    @cached_property
+    def _scheduler(self) -> Scheduler:
+        # Imported when the first schedule comes: the zones and the rules take their time.
+        from ..scheduler import Scheduler
+
+        scheduler = Scheduler(
+            self.api,
+            self._group,
+            self._emitter,
+            stop_grace=self.stop_grace,
+            patience=self.enqueue_timeout,
+        )
+        self.add_service(scheduler)
+        return scheduler
 
     # Topologies...
 

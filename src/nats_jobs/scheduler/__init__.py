@@ -3,6 +3,21 @@
 from ..errors import ScheduleError as ScheduleError
 from ._cron import Cron as Cron
 from ._every import Every as Every
+from ._handle import ScheduleHandle as ScheduleHandle
 from ._rules import Rule as Rule, parse_rule as parse_rule
+from ._schedule import CatchUp as CatchUp, Engine as Engine, Overlap as Overlap, Schedule as Schedule
+from ._scheduler import Scheduler as Scheduler
 
-__all__ = ("Cron", "Every", "Rule", "ScheduleError", "parse_rule")
+__all__ = (
+    "CatchUp",
+    "Cron",
+    "Engine",
+    "Every",
+    "Overlap",
+    "Rule",
+    "Schedule",
+    "ScheduleError",
+    "ScheduleHandle",
+    "Scheduler",
+    "parse_rule",
+)

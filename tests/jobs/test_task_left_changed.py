@@ -34,11 +34,24 @@ async def leave_a_cancelled_scope_open(job: Job[Any]) -> None:
     scope.cancel()
 
 
-async def leave_a_group_open_with_a_running_child(job: Job[Any]) -> None:
+async def leave_a_group_open(job: Job[Any]) -> None:
     group = anyio.create_task_group()
     _kept.append(group)
     await group.__aenter__()
-    group.start_soon(anyio.sleep_forever)
+
+
+async def leave_a_group_open_with_a_running_child(job: Job[Any]) -> None:
+    await leave_a_group_open(job)
+    _kept[-1].start_soon(anyio.sleep_forever)
+
+
+async def leave_a_group_open_with_a_child_that_fails(job: Job[Any]) -> None:
+    async def fail() -> None:
+        await anyio.sleep(0.1)
+        raise ValueError("no")
+
+    await leave_a_group_open(job)
+    _kept[-1].start_soon(fail)
 
 
 async def cancel_its_own_task(job: Job[Any]) -> None:
@@ -121,7 +134,13 @@ async def perform_beside(url: str, name: str, careless: Careless, concurrency: i
 @pytest.mark.parametrize("concurrency", [1, 3])
 @pytest.mark.parametrize(
     "careless",
-    [leave_a_scope_open, leave_a_cancelled_scope_open],
+    [
+        leave_a_scope_open,
+        leave_a_cancelled_scope_open,
+        leave_a_group_open,
+        leave_a_group_open_with_a_running_child,
+        leave_a_group_open_with_a_child_that_fails,
+    ],
     ids=lambda function: function.__name__,
 )
 async def test_what_is_left_open_is_a_failure_of_the_job_that_left_it(
@@ -142,7 +161,6 @@ async def test_a_renamed_task_is_not_used_again(url: str, name: str, concurrency
 @pytest.mark.parametrize(
     "careless",
     [
-        leave_a_group_open_with_a_running_child,
         cancel_its_own_task,
         cancel_its_own_task_and_fail,
         swallow_a_cancellation,
@@ -150,7 +168,34 @@ async def test_a_renamed_task_is_not_used_again(url: str, name: str, concurrency
     ],
     ids=lambda function: function.__name__,
 )
-async def test_a_task_that_its_job_has_cancelled_or_left_in_a_group_is_not_used_again(
+async def test_a_task_that_its_job_has_cancelled_is_not_used_again(
     url: str, name: str, careless: Careless, concurrency: int
 ) -> None:
     await perform_beside(url, name, careless, concurrency)
+
+
+@pytest.mark.filterwarnings("ignore")
+async def test_what_runs_in_a_group_that_was_left_open_ends_with_the_task_of_its_job(
+    url: str, name: str
+) -> None:
+    ended = anyio.Event()
+
+    async def child() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    async def careless(job: Job[Any]) -> None:
+        await leave_a_group_open(job)
+        _kept[-1].start_soon(child)
+        await anyio.lowlevel.checkpoint()
+
+    defn: JobDef[Any] = JobDef(stream=name, perform=careless, num_attempts=1)
+    async with job_processor(url) as p:
+        await p.start(defn)
+        await p.enqueue(defn, None)
+        with anyio.fail_after(10):
+            await ended.wait()
+
+        await p.stop()

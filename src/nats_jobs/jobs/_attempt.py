@@ -232,7 +232,6 @@ class Attempt:
             error = self._unless_abandoned(raised)
             if self._misnested:
                 self._returned = False
-                watch.close_scopes()
 
             return error
         except BaseException as raised:

@@ -5,7 +5,8 @@ for the first time; a job that never waits for anything is followed by the next 
 small jobs cost no switch of tasks, and waiting ones get as many slots as there are.
 
 A task is used again only if the last job left it as it was. If not, or when somebody else has cancelled it,
-it ends, and another one takes its place, also for what was left to do for that job.
+it ends, and another one takes its place, also for what was left to do for that job. It has a group of its own:
+whatever a job has left open in it, a scope, a task group, ends with that group, and spoils nothing else.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
+from .._groups import unwrapped
 from ._emitter import logger
-from ._task_watch import TaskWatch, absorb_cancellation, is_cancelled_from_around
+from ._task_watch import TaskWatch
 
 __all__ = ("Rest", "Slots")
 
@@ -30,6 +32,16 @@ Rest: TypeAlias = Callable[[], Awaitable[None]]
 
 # Jobs that one slot performs without giving way to the event loop, so that leases and links are served.
 _IN_A_ROW = 32
+
+
+class _Task:
+    """What has become of a slot's task: whether it has ended by itself, and what it left to another one."""
+
+    __slots__ = ("ended", "left")
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.left: Rest | None = None
 
 
 class Slots(Generic[W]):
@@ -86,24 +98,32 @@ class Slots(Generic[W]):
         self._group.start_soon(self._slot, rest)
 
     async def _slot(self, rest: Rest | None) -> None:
-        """Live as one task, until a job has spoilt it or a stray cancellation ends it; another one follows."""
-        left: Rest | None = None
+        """Keep a task in a group of its own, until a job has spoilt it or a stray cancellation ends it; another one follows."""
+        task = _Task()
         try:
-            left = await self._serve(rest)
-        except anyio.get_cancelled_exc_class():
-            if is_cancelled_from_around():
+            with unwrapped():
+                async with anyio.create_task_group() as around:
+                    around.start_soon(self._live, task, rest, around.cancel_scope)
+        except Exception:
+            # Then it is only what the event loop says about scopes that were left open. Their job was told.
+            if not task.ended:
                 raise
+        finally:
+            if task.left is not None:
+                self._start(task.left)
 
+        self._slots -= 1
+        if not task.ended:
             logger.warning(
                 "a task that performs jobs was cancelled from outside; another one takes its place"
             )
 
-        self._slots -= 1
-        if left is not None:
-            self._start(left)
-
         self.wake()
-        await absorb_cancellation()
+
+    async def _live(self, task: _Task, rest: Rest | None, scope: anyio.CancelScope) -> None:
+        task.left = await self._serve(rest)
+        task.ended = True
+        scope.cancel("a job has changed the task that performed it")
 
     async def _serve(self, rest: Rest | None) -> Rest | None:
         """Perform one piece of work after the other. Return when the task is not to be used again, with what is left to do."""

@@ -158,6 +158,13 @@ def cluster(session: nox.Session) -> None:
 
 
 @nox.session
+def scheduler(session: nox.Session) -> None:
+    """Schedules, the long form: a year of random rules, a fleet that is killed for minutes, also on three nodes."""
+    install(session, "test")
+    session.run("pytest", "-m", "", "tests/scheduler", *session.posargs)
+
+
+@nox.session
 def chaos(session: nox.Session) -> None:
     """Random faults, 20 seeds on one server and 5 on three nodes: `nox -s chaos -- --seed 7 --cluster` repeats one."""
     install(session, "test")

@@ -439,6 +439,13 @@ def test_the_table_of_events_has_every_event() -> None:
     assert told == set(events.__all__) - {"Event", "WorkerEvent", "JobEvent", "ScheduleEvent"}
 
 
+def test_the_tests_that_a_page_names_exist() -> None:
+    named = {match for text in TEXTS.values() for match in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)}
+    assert [
+        name for file, name in named if f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")
+    ] == []
+
+
 # Pictures...
 
 

@@ -72,6 +72,7 @@ class Writer:
         self._saved = -1
         self._changed = anyio.Event()
         self._lock = anyio.Lock()
+        self._save_scope = anyio.CancelScope()
         self._unconfirmed: deque[Snapshot] = deque(maxlen=_MAX_UNCONFIRMED)
 
     def changed(self) -> None:
@@ -80,8 +81,9 @@ class Writer:
         self._changed.set()
 
     def abandon(self) -> None:
-        """Store nothing more: the run belongs to somebody else."""
+        """Store nothing more, and do not wait for a save under way: the run belongs to somebody else."""
         self._store = None
+        self._save_scope.cancel("the run belongs to somebody else")
 
     async def run(self) -> None:
         """Store what changes until cancelled. A store that fails is tried again; see `flush` for what is raised."""
@@ -162,7 +164,7 @@ class Writer:
         while True:
             try:
                 # Not cut off by a cancellation: it would be done all the same, and after the next look at the store.
-                with anyio.fail_after(_SAVE_TIMEOUT, shield=True):
+                with anyio.fail_after(_SAVE_TIMEOUT, shield=True) as self._save_scope:
                     self.revision = await store.save(self._id, snapshot, self.revision)
 
                 return self._unconfirmed.clear()

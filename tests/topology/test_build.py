@@ -49,6 +49,8 @@ def test_a_cycle_is_named_in_order() -> None:
         ({"join": "some"}, "join"),
         ({"map": True, "type": "branching"}, "map"),
         ({"deps": "abc"}, "deps"),
+        ({"run_in": "somewhere"}, "run_in"),
+        ({"run_in": "process"}, "a plain def"),
     ],
 )
 def test_a_bad_field_is_refused_by_name(options: Any, field: str) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio import to_thread
 
 from nats_jobs import CancelReason
+from nats_jobs.errors import RemoteError
 from nats_jobs.topology import (
     UNSET,
     GraphChanged,
     MemoryStore,
     Node,
     NodeContext,
+    NodeDied,
     NodeTimeout,
     Topology,
     TopologyError,
@@ -27,6 +33,7 @@ from nats_jobs.topology import (
     run_topology,
     start,
 )
+from support import in_a_process
 from support.topologies import Scraper, authorisation, candidate
 
 pytestmark = pytest.mark.anyio
@@ -445,6 +452,56 @@ async def test_a_plain_function_runs_in_a_thread_and_may_record_its_state() -> N
     done = await run_topology(Topology({"plain": Node(plain)}))
     assert done["plain"].output != threading.current_thread().name
     assert done["plain"].state == 5
+
+
+async def test_a_plain_function_runs_in_a_process_and_may_record_its_state() -> None:
+    topology = Topology(
+        {
+            "pid": Node(in_a_process.pid, run_in="process"),
+            "give": Node(in_a_process.give, run_in="process"),
+            "double": Node(in_a_process.double, deps=["give"], map=True, run_in="process"),
+            "fails": Node(in_a_process.fails, run_in="process"),
+            "dies": Node(in_a_process.dies, run_in="process"),
+        }
+    )
+    with pytest.raises(TopologyFailed) as caught:
+        await run_topology(topology, context={"numbers": [1, 2]})
+
+    failed = caught.value.snapshot
+    assert failed["double"].output == [2, 4]
+    assert failed["pid"].state == "half"
+    assert failed["pid"].output != os.getpid()
+    assert isinstance(caught.value.errors["fails"], RemoteError)
+    assert isinstance(caught.value.errors["dies"], NodeDied)
+    assert "ended before its function returned" in failed["dies"].error["message"]
+
+
+async def test_a_process_is_killed_when_its_node_takes_too_long(tmp_path: Path) -> None:
+    topology = Topology({"sleeps": Node(in_a_process.sleeps, run_in="process", timeout=2.0)})
+    with pytest.raises(TopologyFailed) as caught:
+        await run_topology(topology, data=str(tmp_path / "pid"))
+
+    assert isinstance(caught.value.errors["sleeps"], NodeTimeout)
+    assert caught.value.snapshot["sleeps"].state == "begun"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+async def test_a_node_that_ends_in_its_thread_after_all_is_completed() -> None:
+    began = threading.Event()
+
+    def slow(ctx: NodeContext[Any]) -> str:
+        began.set()
+        while ctx.reason is None:
+            time.sleep(0.001)
+
+        return "done"
+
+    async with Topology({"slow": Node(slow)}).start() as run:
+        await to_thread.run_sync(began.wait)
+        run.stop(grace=0)
+
+    assert run.snapshot.status == "completed"
 
 
 async def test_a_chain_of_skipped_nodes_is_longer_than_python_recurses() -> None:

@@ -2,9 +2,11 @@
 
 from ..jetstream import Enqueued as Enqueued
 from ._definition import JobDef as JobDef, JobOptions as JobOptions, job as job
+from ._definition_checks import is_async as is_async
 from ._detached_job import DetachedJob as DetachedJob
 from ._emitter import Emitter as Emitter, logger as logger
 from ._handle import JobHandle as JobHandle
+from ._handler_thread import HandlerThread as HandlerThread
 from ._job import Fence as Fence, Job as Job
 from ._middleware import (
     EnqueueRequest as EnqueueRequest,
@@ -12,7 +14,9 @@ from ._middleware import (
     MiddlewareStack as MiddlewareStack,
 )
 from ._not_before import NOT_BEFORE as NOT_BEFORE
-from ._process_child import refuse_in_import as refuse_in_import
+from ._process_child import refuse_in_import as refuse_in_import, tell_parent as tell_parent
+from ._process_parent import ProcessEnded as ProcessEnded
+from ._process_pool import ProcessPool as ProcessPool
 from ._processor import Processor as Processor, Service as Service
 from ._producer import subject_of as subject_of
 from ._reasons import CancelReason as CancelReason
@@ -32,6 +36,7 @@ __all__ = (
     "EnqueueRequest",
     "Enqueued",
     "Fence",
+    "HandlerThread",
     "Job",
     "JobDef",
     "JobHandle",
@@ -39,14 +44,18 @@ __all__ = (
     "Middleware",
     "MiddlewareStack",
     "OnUnresponsive",
+    "ProcessEnded",
+    "ProcessPool",
     "Processor",
     "Service",
     "UnresponsivePolicy",
     "WorkerStatistics",
     "check_grace",
+    "is_async",
     "job",
     "logger",
     "refuse_in_import",
     "set_up_stream",
     "subject_of",
+    "tell_parent",
 )

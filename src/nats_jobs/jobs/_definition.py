@@ -126,6 +126,10 @@ class JobDef(Generic[T]):
                 object.__setattr__(self, field, str.__str__(text))
 
     @property
+    def __handler__(self) -> Any:
+        return self.perform
+
+    @property
     def is_async(self) -> bool:
         """Whether the handler is a coroutine function."""
         return is_async(self.perform)

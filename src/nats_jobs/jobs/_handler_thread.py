@@ -10,7 +10,6 @@ import anyio
 from anyio import to_thread
 
 from ._coroutine_driver import StepListener
-from ._job import Job
 
 __all__ = ("HandlerThread",)
 
@@ -18,14 +17,16 @@ _POLL_INTERVAL = 0.02
 
 
 class HandlerThread:
-    """One job in a thread. Its slot stays taken, and its lease kept, until the handler returns.
+    """One call in a thread. A job's slot stays taken, and its lease kept, until the handler returns.
 
-    The limit of that is when the job is given up because it does not respond. From the moment that it is cut short,
+    The limit of that is when the job is given up because it does not respond (`listener`). From the moment that it is cut short,
     `anyio.from_thread.check_cancelled()` raises in the thread, as `job.check_cancelled()` does.
     """
 
-    def __init__(self, job: Job[Any], perform: Callable[[Job[Any]], object], listener: StepListener) -> None:
-        self._job = job
+    def __init__(
+        self, argument: Any, perform: Callable[[Any], object], listener: StepListener | None = None
+    ) -> None:
+        self._argument = argument
         self._perform = perform
         self._listener = listener
         self._lock = threading.Lock()
@@ -67,7 +68,7 @@ class HandlerThread:
             self._began = True
 
         try:
-            self._returned = self._perform(self._job)
+            self._returned = self._perform(self._argument)
         except BaseException as error:
             self._raised = error
         finally:
@@ -82,8 +83,12 @@ class HandlerThread:
     async def _wait_ended(self) -> None:
         # The limit of this shield is that the job is given up.
         with anyio.CancelScope(shield=True):
-            while not self._ended and self._listener.abandoned is None:  # noqa: ASYNC110 - a thread that was left sets no events
+            while not self._ended and self._abandoned is None:  # noqa: ASYNC110 - a thread that was left sets no events
                 await anyio.sleep(_POLL_INTERVAL)
 
-        if self._listener.abandoned is not None:
-            raise self._listener.abandoned
+        if self._abandoned is not None:
+            raise self._abandoned
+
+    @property
+    def _abandoned(self) -> Exception | None:
+        return None if self._listener is None else self._listener.abandoned

@@ -9,11 +9,13 @@ from typing import Any, TypeAlias
 
 import anyio
 
+from ..errors import ProcessDied
 from ._coroutine_driver import StepListener
 from ._definition import JobDef
 from ._detached_job import detach
 from ._handler_thread import HandlerThread
 from ._job import Job
+from ._process_parent import ProcessEnded
 from ._process_pool import ProcessPool
 from ._unfinished import refuse_unfinished
 
@@ -31,7 +33,7 @@ async def async_handler(defn: JobDef[Any]) -> AsyncIterator[AsyncHandler]:
         UsageError: a function that a process would not find.
     """
     if not defn.is_async and defn.run_in == "process":
-        pool = ProcessPool(defn)
+        pool = ProcessPool(defn.perform)
         try:
             yield _in_process(pool)
         finally:
@@ -74,6 +76,9 @@ async def _finish(defn: JobDef[Any], returned: object) -> None:
 def _in_process(pool: ProcessPool) -> AsyncHandler:
     async def in_process(job: Job[Any], _: StepListener) -> None:
         # Cancelling kills the process, so a timeout, a stop and a lost lease really end the work.
-        await pool.perform(detach(job))
+        try:
+            await pool.call(detach(job))
+        except ProcessEnded as ended:
+            raise ProcessDied(job.stream, job.sequence, ended.reason) from None
 
     return in_process

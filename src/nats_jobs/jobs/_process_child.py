@@ -7,6 +7,7 @@ job is decided by the worker, which kills this process when its job is cut short
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 import pickle
@@ -22,11 +23,10 @@ from typing import Any, BinaryIO
 
 from .._parent_death import end_with_parent
 from ..errors import UsageError
-from ._definition import JobDef
 from ._process_messages import Facts, as_message, facts_of, log_facts
 from ._unfinished import refuse_unfinished
 
-__all__ = ("Setting", "find_handler", "main", "refuse_in_import")
+__all__ = ("Setting", "find_handler", "main", "refuse_in_import", "tell_parent")
 
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -45,14 +45,20 @@ class Setting:
 
     log_levels: dict[str, int]
 
+    returns: bool = False
+    """Whether what the function returns is sent back, as JSON."""
+
 
 def find_handler(module: str, name: str) -> Any:
-    """Return the function that is at `name` in a module; by name, as `@job` has put a definition in its place."""
+    """Return the function that is at `name` in a module.
+
+    What a decorator such as `@job` has put in its place says with `__handler__` which function that was.
+    """
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
 
-    return found.perform if isinstance(found, JobDef) else found
+    return getattr(found, "__handler__", found)
 
 
 def refuse_in_import() -> None:
@@ -78,10 +84,21 @@ def main() -> None:
         replies.send(facts_of(error))
         return
 
+    _parent.append(replies)
     replies.send({"kind": "ready"})
     for request in requests:
         replies.send({"kind": "started"})
         replies.send(_perform(setting, perform, request))
+
+
+def tell_parent(value: Any) -> None:
+    """Send something to the parent while the function runs, as JSON.
+
+    Raises:
+        TypeError, ValueError: JSON cannot carry it.
+    """
+    (replies,) = _parent
+    replies.send({"kind": "told", "value": json.dumps(value, allow_nan=False)})
 
 
 def _ignore_signals() -> None:
@@ -138,6 +155,10 @@ class _Replies:
         self._lock = threading.Lock()
 
 
+# One, from the moment that the process is ready.
+_parent: list[_Replies] = []
+
+
 def _prepare(setting: Setting, replies: _Replies) -> Callable[[Any], object]:
     _forward_logging(setting.log_levels, replies)
     with _marked_as_importing():
@@ -159,7 +180,9 @@ def _marked_as_importing() -> Iterator[None]:
 
 def _perform(setting: Setting, perform: Callable[[Any], object], request: bytes) -> Facts:
     try:
-        refuse_unfinished(f"{setting.module}.{setting.name}", perform(pickle.loads(request)))
+        returned = perform(pickle.loads(request))
+        refuse_unfinished(f"{setting.module}.{setting.name}", returned)
+        value = {"value": json.dumps(returned, allow_nan=False)} if setting.returns else {}
     except BaseException as error:
         return facts_of(error)
     finally:
@@ -167,7 +190,7 @@ def _perform(setting: Setting, perform: Callable[[Any], object], request: bytes)
             if stream is not None:
                 stream.flush()
 
-    return {"kind": "returned"}
+    return {"kind": "returned", **value}
 
 
 def _forward_logging(levels: dict[str, int], replies: _Replies) -> None:

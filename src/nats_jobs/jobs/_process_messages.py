@@ -17,14 +17,14 @@ from .._groups import text_of
 from ..errors import Malformed, NatsJobsError, Reject, RemoteError, Retry, Snooze, UsageError
 from ._endings import Failed, Rejected, Snoozed, ending_of
 
-__all__ = ("Facts", "Messages", "as_message", "error_of", "facts_of", "framed", "log_facts")
+__all__ = ("MAX_BYTES", "Facts", "Messages", "as_message", "error_of", "facts_of", "framed", "log_facts")
 
 Facts: TypeAlias = dict[str, Any]
 
 _LENGTH = struct.Struct(">I")
 # Characters of a text, and bytes of a message from the other side.
 _MAX_TEXT = 30_000
-_MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 24
 
 
 def as_message(facts: object) -> bytes:
@@ -56,7 +56,7 @@ class Messages:
             return None
 
         (length,) = _LENGTH.unpack_from(buffer)
-        if length > _MAX_BYTES:
+        if length > MAX_BYTES:
             raise Malformed("a message of a job's process", f"it has {length} bytes")
 
         end = _LENGTH.size + length

@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
 import anyio
 
@@ -18,7 +19,7 @@ from ._emitter import logger
 from ._process_child import IGNORED_SIGNALS, Setting
 from ._process_messages import Facts, Messages, error_of, framed
 
-__all__ = ("Ended", "JobProcess")
+__all__ = ("JobProcess", "ProcessEnded")
 
 # Seconds. Importing a program may take long.
 _START_TIMEOUT = 60.0
@@ -28,7 +29,7 @@ _READ_BYTES = 65536
 _PROGRAM = f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {__package__}._process_child import main; main()"
 
 
-class Ended(Exception):
+class ProcessEnded(Exception):
     """The process has ended, or has said something that makes no sense, before it had done what it was sent."""
 
     def __init__(self, reason: str, *, began: bool) -> None:
@@ -43,6 +44,7 @@ class JobProcess:
     def __init__(self, process: Process, replies: int) -> None:
         self._process = process
         self._replies = replies
+        self._on_told: Callable[[str], None] = _ignore
         self._messages = Messages()
         self._began = False
 
@@ -62,7 +64,7 @@ class JobProcess:
         try:
             with anyio.fail_after(_START_TIMEOUT):
                 facts = await process.ask(pickle.dumps(setting))
-        except Ended as ended:
+        except ProcessEnded as ended:
             await process.kill()
             raise ProcessNotStarted(handler, ended.reason) from ended
         except TimeoutError as error:
@@ -83,13 +85,18 @@ class JobProcess:
     def running(self) -> bool:
         return self._process.poll() is None
 
-    async def ask(self, request: bytes) -> Facts:
+    async def ask(self, request: bytes, on_told: Callable[[str], None] | None = None) -> Facts:
         """Send a request, and return what it comes to. Cancelled, or failed, it must be killed.
 
+        Args:
+            request: pickled.
+            on_told: called with what the function says by the way, as JSON.
+
         Raises:
-            Ended: it has ended by itself, or answers what cannot be an answer.
+            ProcessEnded: it has ended by itself, or answers what cannot be an answer.
         """
         self._began = False
+        self._on_told = on_told or _ignore
         facts: Facts | None = None
         reason: str | None = None
         async with anyio.create_task_group() as group:
@@ -114,7 +121,7 @@ class JobProcess:
             facts, reason = self._drain()
 
         if facts is None:
-            raise Ended(reason or self._describe_exit(), began=self._began)
+            raise ProcessEnded(reason or self._describe_exit(), began=self._began)
 
         return facts
 
@@ -149,6 +156,8 @@ class JobProcess:
             match facts:
                 case {"kind": "started"}:
                     self._began = True
+                case {"kind": "told", "value": str(value)}:
+                    self._on_told(value)
                 case {"kind": "log", "name": str(name), "level": int(level), "text": str(text)}:
                     _log(name, level, text)
                 case _:
@@ -199,6 +208,10 @@ class JobProcess:
         if self._replies >= 0:
             os.close(self._replies)
             self._replies = -1
+
+
+def _ignore(value: str) -> None:
+    pass
 
 
 def _spawn() -> JobProcess:

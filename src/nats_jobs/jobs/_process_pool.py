@@ -6,48 +6,58 @@ import logging
 import os
 import pickle
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 
-from ..errors import EncodeError, ProcessDied, UsageError
-from ._definition import JobDef
-from ._detached_job import DetachedJob
+from .._untrusted import parse_json
+from ..errors import EncodeError, UsageError
 from ._process_child import Setting, find_handler
-from ._process_messages import error_of
-from ._process_parent import Ended, JobProcess
+from ._process_messages import MAX_BYTES, Facts, error_of
+from ._process_parent import JobProcess, ProcessEnded
 
 __all__ = ("ProcessPool",)
+
+_WHAT = "what the function of a process returned"
 
 # Seconds that idle processes have, all together, to end by themselves.
 _CLOSE_TIMEOUT = 2.0
 
 
 class ProcessPool:
-    """Performs jobs, each in a process; there are as many as jobs were performed at once, at most.
+    """Calls a function, each time in a process; there are as many as calls were under way at once, at most.
+
+    Args:
+        function: at the top of a module.
+        returns: what it returns is wanted; JSON must be able to carry it.
 
     Raises:
-        UsageError: the function of the definition cannot be found by its name.
+        UsageError: the function cannot be found by its name.
     """
 
-    def __init__(self, defn: JobDef[Any]) -> None:
-        perform: Any = defn.perform
-        _check_found(perform)
+    def __init__(self, function: Any, *, returns: bool = False) -> None:
+        _check_found(function)
         self._setting = Setting(
-            perform.__module__, perform.__qualname__, _how_to_import(perform), _log_levels()
+            function.__module__, function.__qualname__, _how_to_import(function), _log_levels(), returns
         )
         self._idle: list[JobProcess] = []
 
-    async def perform(self, job: DetachedJob[Any]) -> None:
-        """Perform a job, and raise what it raised. Cancelling kills its process.
+    async def call(self, argument: object, on_told: Callable[[str], None] | None = None) -> Any:
+        """Return what the function returns, or raise what it raises. Cancelling kills its process.
+
+        Args:
+            argument: what it is called with.
+            on_told: called with what it says by `tell_parent`, as JSON.
 
         Raises:
             ProcessNotStarted: there is no process for it.
-            ProcessDied: its process has ended by itself.
-            EncodeError: its payload cannot be pickled.
+            ProcessEnded: its process has ended by itself.
+            EncodeError: the argument cannot be pickled.
+            Malformed: what has come back is not JSON.
         """
         try:
-            request = pickle.dumps(job)
+            request = pickle.dumps(argument)
         except Exception as error:
             raise EncodeError("pickle, for run_in='process'", f"{type(error).__name__}: {error}") from error
 
@@ -55,14 +65,14 @@ class ProcessPool:
             reused = self._take_idle()
             process = reused or await JobProcess.start(self._setting)
             try:
-                facts = await process.ask(request)
-            except Ended as ended:
+                facts = await process.ask(request, on_told)
+            except ProcessEnded as ended:
                 await process.kill()
                 if reused is not None and not ended.began:
-                    # It died while it was idle, which is not this job's fault.
+                    # It died while it was idle, which is not this call's fault.
                     continue
 
-                raise ProcessDied(job.stream, job.sequence, ended.reason) from None
+                raise
             except BaseException:
                 await process.kill()
                 raise
@@ -71,7 +81,7 @@ class ProcessPool:
             if (error_there := error_of(facts)) is not None:
                 raise error_there
 
-            return
+            return _returned(facts)
 
     async def close(self) -> None:
         """End the idle processes. Not to be cancelled, but bounded."""
@@ -88,6 +98,11 @@ class ProcessPool:
 
     def _take_idle(self) -> JobProcess | None:
         return self._idle.pop() if self._idle else None
+
+
+def _returned(facts: Facts) -> Any:
+    value = facts.get("value")
+    return None if value is None else parse_json(value, _WHAT, max_bytes=MAX_BYTES)
 
 
 def _check_found(perform: Any) -> None:

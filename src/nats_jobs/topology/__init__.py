@@ -1,6 +1,7 @@
 """Graphs of work that resume where they stopped."""
 
 from ._attempt import NodeTimeout as NodeTimeout
+from ._call import DetachedNode as DetachedNode, NodeDied as NodeDied
 from ._context import NodeContext as NodeContext, Selected as Selected, branch as branch, none as none
 from ._errors import (
     Conflict as Conflict,
@@ -26,6 +27,7 @@ from ._writer import Revision as Revision, Store as Store
 __all__ = (
     "UNSET",
     "Conflict",
+    "DetachedNode",
     "FileStore",
     "GraphChanged",
     "ItemState",
@@ -33,6 +35,7 @@ __all__ = (
     "MemoryStore",
     "Node",
     "NodeContext",
+    "NodeDied",
     "NodeState",
     "NodeTimeout",
     "Revision",

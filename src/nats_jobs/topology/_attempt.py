@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio import to_thread
 
 from ..backoff import delay_of
 from ..errors import NatsJobsError
@@ -77,7 +75,7 @@ async def _once(run: Run, node: Node, ctx: NodeContext[Any], delay: float) -> An
                     await anyio.sleep(delay)
 
                 ctx.start_clock(node.timeout, run.stop_at)
-                output = await _call(node.run, ctx)
+                output = await run.caller.call(node, ctx)
                 returned = True
         except Exception as raised:
             error = raised
@@ -94,14 +92,3 @@ async def _once(run: Run, node: Node, ctx: NodeContext[Any], delay: float) -> An
 
     assert error is not None
     raise error
-
-
-async def _call(function: Any, ctx: NodeContext[Any]) -> Any:
-    if function is None:
-        return None
-
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
-        return await function(ctx)
-
-    result = await to_thread.run_sync(function, ctx)
-    return await result if inspect.isawaitable(result) else result

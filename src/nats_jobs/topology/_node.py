@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..backoff import Backoff, check_backoff
 from ..errors import UsageError
+from ..jobs import is_async
 from ._errors import TopologyError
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ class Node:
     map: bool = False
     """Call `run` for each item of the one list that is its input; the output is the list of what they return."""
 
+    run_in: Literal["thread", "process"] = "thread"
+    """Where a plain `def` runs. `process`: a `work` function at the top of a module, which is given a `DetachedNode`. A
+    node that is cut short is killed there; what it returns must be such that JSON can carry it."""
+
     def __post_init__(self) -> None:
         if isinstance(self.deps, str):
             raise TopologyError(f"deps is the text {self.deps!r}; a list of names is needed")
@@ -74,7 +79,20 @@ class Node:
         if self.map and self.type != "work":
             raise TopologyError(f"map is for nodes of type 'work', not {self.type!r}")
 
+        self._check_run_in()
         self._check_numbers()
+
+    @property
+    def __handler__(self) -> object:
+        """What a process finds in the place of the function that `@node` was put above."""
+        return self.run
+
+    def _check_run_in(self) -> None:
+        if self.run_in not in ("thread", "process"):
+            raise TopologyError(f"run_in is {self.run_in!r}; 'thread' or 'process' is needed")
+
+        if self.run_in == "process" and (self.type != "work" or is_async(self.run)):
+            raise TopologyError("run_in='process' is for a plain def of a node of type 'work'")
 
     def _check_numbers(self) -> None:
         if self.timeout is not None and not 0 < self.timeout < math.inf:

@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from .._clock import running_clock
 from ..jobs import CancelReason
 from ._attempt import CutShort
+from ._call import Caller
 from ._context import NodeContext, Selected
 from ._errors import SnapshotTooLarge, TopologyError, TopologyFailed, recorded
 from ._perform import perform
@@ -50,6 +51,7 @@ class Run:
         self.plan = plan
         self.context = context
         self.max_concurrency = max_concurrency
+        self.caller = Caller(max_concurrency)
         self.errors: dict[str, Exception] = {}
         """What failed nodes raised, in the order in which they failed."""
         self.stopping = False
@@ -147,6 +149,7 @@ class Run:
             await self._finish()
 
     async def _finish(self) -> None:
+        await self.caller.close()
         for name in list(self.plan.running):
             self.plan.put_back(name)
 

@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
-from itertools import pairwise
-from typing import Any
+from datetime import datetime
 
 import anyio
 import pytest
 from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StreamConfig
 
-from nats_jobs import Job, JobDef, JobProcessor, job_processor
+from nats_jobs import JobProcessor, job_processor
 from nats_jobs.errors import ScheduleError, StreamDeleted, UsageError
 from nats_jobs.events import TickEnqueued, TickRefused
-from nats_jobs.scheduler import Every, Schedule
+from nats_jobs.scheduler import Every
 from nats_jobs.scheduler._batch_ledger import record_prefix
 from support.jobs import LIMIT, Seen, until
+from support.schedules import INTERVAL, ScheduledWorker as Worker, until_jobs_are_done
 
 pytestmark = pytest.mark.anyio
-
-INTERVAL = 0.2
-
-
-class Worker:
-    """Performs the jobs of a stream, and remembers their ticks."""
-
-    def __init__(self, stream: str, **fields: Any) -> None:
-        self.jobs: list[Job[Any]] = []
-        self.defn = JobDef(stream=stream, perform=self._perform, **fields)
-
-    async def _perform(self, job: Job[Any]) -> None:
-        self.jobs.append(job)
-
-    @property
-    def ticks(self) -> list[datetime]:
-        return [job.scheduled_for for job in self.jobs if job.scheduled_for is not None]
-
-    def schedule(self, **fields: Any) -> Schedule[Any]:
-        return Schedule(**{"id": self.defn.stream, "rule": Every(INTERVAL), "target": self.defn, **fields})
-
-    def assert_each_once(self, interval: float = INTERVAL) -> None:
-        """Each tick from the first to the last had one job, in order."""
-        assert self.ticks
-        assert all(later - tick == timedelta(seconds=interval) for tick, later in pairwise(self.ticks)), (
-            self.ticks
-        )
 
 
 @pytest.fixture
@@ -105,14 +77,6 @@ async def test_several_processors_enqueue_each_tick_once_and_tell_each_once(
     worker.assert_each_once()
     told = [event.tick for each in seen for event in each.of(TickEnqueued)]
     assert sorted(told) == worker.ticks
-
-
-async def until_jobs_are_done(p: JobProcessor, worker: Worker) -> None:
-    async def done() -> bool:
-        info = await p.js.consumer_info(worker.defn.stream, worker.defn.consumer)
-        return not info.num_pending and not info.num_ack_pending
-
-    await until(done)
 
 
 async def test_declared_again_and_again_from_many_places_it_loses_and_doubles_no_tick(

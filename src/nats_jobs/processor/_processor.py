@@ -10,7 +10,7 @@ from ..jobs import Enqueued, JobDef, Processor
 from ..topology import enqueue_resume
 
 if TYPE_CHECKING:
-    from ..scheduler import Schedule, ScheduleHandle, Scheduler
+    from ..scheduler import Schedule, ScheduleHandle, Scheduler, Schedules
 
 __all__ = ("JobProcessor",)
 
@@ -44,6 +44,13 @@ class JobProcessor(Processor):
             ConfigMismatch, SetupFailed, and what a request to JetStream raises: it could not be set up.
         """
         return await self._scheduler.start(schedule)
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        """What is stored: list, get, pause, resume, fire, remove."""
+        from ..scheduler import Schedules
+
+        return Schedules(self.api, self._scheduler, self._emitter.emit, timeout=self.enqueue_timeout)
 
     @cached_property
     def _scheduler(self) -> Scheduler:

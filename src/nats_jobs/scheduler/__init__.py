@@ -7,6 +7,7 @@ from ._handle import ScheduleHandle as ScheduleHandle
 from ._rules import Rule as Rule, parse_rule as parse_rule
 from ._schedule import CatchUp as CatchUp, Engine as Engine, Overlap as Overlap, Schedule as Schedule
 from ._scheduler import Scheduler as Scheduler
+from ._schedules import ScheduleInfo as ScheduleInfo, Schedules as Schedules
 
 __all__ = (
     "CatchUp",
@@ -18,6 +19,8 @@ __all__ = (
     "Schedule",
     "ScheduleError",
     "ScheduleHandle",
+    "ScheduleInfo",
     "Scheduler",
+    "Schedules",
     "parse_rule",
 )

@@ -35,7 +35,7 @@ async def create_bucket(api: JetStreamApi, replicas: int) -> None:
     """See to it that the bucket exists."""
     config = {
         "name": _STREAM,
-        "subjects": [f"$KV.{BUCKET}.>"],
+        "subjects": [ClaimLedger.subjects],
         "max_msgs_per_subject": 1,
         "discard": "new",
         "storage": "file",
@@ -61,6 +61,7 @@ class ClaimLedger:
     """See `Ledger`. The bucket must have been created."""
 
     stream = _STREAM
+    subjects = f"$KV.{BUCKET}.>"
 
     def __init__(self, api: JetStreamApi) -> None:
         self._api = api

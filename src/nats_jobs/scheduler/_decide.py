@@ -10,7 +10,7 @@ from ._function_rule import FunctionRule
 from ._record import Record
 from ._rules import Rule
 
-__all__ = ("Decision", "Skipped", "decide")
+__all__ = ("Decision", "Skipped", "decide", "told_until")
 
 # How late a tick may be that somebody was waiting for, and count as on time. Seconds.
 _ON_TIME = timedelta(seconds=1)
@@ -65,6 +65,12 @@ def decide(record: Record, rule: Rule, now: datetime, watched_since: datetime) -
     return _Due(record, rule, now, watched_since).decision(first)
 
 
+def told_until(record: Record, rule: Rule, now: datetime, reason: str) -> tuple[Skipped, ...]:
+    """Return all ticks that are due, as skipped."""
+    first = _next(record, rule, record.after)
+    return () if first is None else _Due(record, rule, now, now).told(first, None, reason)
+
+
 class _Due:
     """At least one tick is due."""
 
@@ -79,7 +85,7 @@ class _Due:
     def decision(self, first: datetime) -> Decision:
         if first < self._oldest_kept:
             kept = _next(self._record, self._rule, self._oldest_kept - _INSTANT)
-            skipped = self._told(first, kept, "window")
+            skipped = self.told(first, kept, "window")
             if kept is None or kept > self._now:
                 return Decision(kept, skipped=skipped)
 
@@ -101,10 +107,10 @@ class _Due:
     def _newest_only(self, first: datetime, reason: str, *, may_be_late: bool) -> Decision:
         newest = self._newest(first)
         if may_be_late or not self._is_late(newest):
-            return Decision(self._now, newest, self._is_late(newest), self._told(first, newest, reason))
+            return Decision(self._now, newest, self._is_late(newest), self.told(first, newest, reason))
 
         later = _next(self._record, self._rule, newest)
-        return Decision(later, skipped=self._told(first, later, reason))
+        return Decision(later, skipped=self.told(first, later, reason))
 
     def _is_late(self, tick: datetime) -> bool:
         return tick <= self._watched_since or self._now - tick > _ON_TIME
@@ -129,7 +135,7 @@ class _Due:
     def _is_inside(self, tick: datetime) -> bool:
         return self._terms.end is None or tick <= self._terms.end
 
-    def _told(self, first: datetime, end: datetime | None, reason: str) -> tuple[Skipped, ...]:
+    def told(self, first: datetime, end: datetime | None, reason: str) -> tuple[Skipped, ...]:
         """Tell the ticks from `first` to the last one that is due and before `end`."""
         told = [Skipped(tick, reason) for tick in self._ticks(first, end, _MAX_TOLD)]
         if len(told) == _MAX_TOLD:

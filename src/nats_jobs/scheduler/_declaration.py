@@ -20,7 +20,7 @@ from ._rules import Rule
 from ._schedule import Schedule, rule_of
 from ._terms import Terms, terms_of
 
-__all__ = ("Declaration", "declare")
+__all__ = ("Declaration", "declare", "job_at")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +51,7 @@ class Declaration:
 
     def job_of(self, record: Record, tick: datetime) -> TickJob:
         """Return the job for a tick of a stored schedule, whose functions this process has."""
-        terms = record.terms
-        headers = {
-            "Nats-Msg-Id": f"{record.id}:{utc_text(tick)}",
-            "Nats-Expected-Stream": terms.stream,
-            "Content-Type": terms.content_type,
-            SCHEDULE_ID: record.id,
-            SCHEDULED_FOR: utc_text(tick),
-        }
-        if terms.jitter:
-            headers[NOT_BEFORE] = utc_text(tick + timedelta(seconds=_jitter(record.id, tick, terms.jitter)))
-
-        return TickJob(terms.subject, headers, self._payload(terms, tick))
+        return _job(record, tick, self._payload(record.terms, tick))
 
     def _payload(self, terms: Terms, tick: datetime) -> bytes:
         if terms.payload is not None:
@@ -89,6 +78,35 @@ def declare(schedule: Schedule[Any], stream: str) -> Declaration:
         codec=target.encoder if isinstance(target, JobDef) else MSGPACK,
         payload=schedule.payload if callable(schedule.payload) else None,
     )
+
+
+def job_at(record: Record, tick: datetime) -> TickJob:
+    """Return the job for a tick, for a process that has declared nothing.
+
+    Raises:
+        ScheduleError: its payload is made by a function.
+    """
+    terms = record.terms
+    if terms.payload is None:
+        reason = f"is made by {terms.payload_function}, which this processor has not declared"
+        raise ScheduleError("payload", reason, record.id)
+
+    return _job(record, tick, terms.payload)
+
+
+def _job(record: Record, tick: datetime, data: bytes) -> TickJob:
+    terms = record.terms
+    headers = {
+        "Nats-Msg-Id": f"{record.id}:{utc_text(tick)}",
+        "Nats-Expected-Stream": terms.stream,
+        "Content-Type": terms.content_type,
+        SCHEDULE_ID: record.id,
+        SCHEDULED_FOR: utc_text(tick),
+    }
+    if terms.jitter:
+        headers[NOT_BEFORE] = utc_text(tick + timedelta(seconds=_jitter(record.id, tick, terms.jitter)))
+
+    return TickJob(terms.subject, headers, data)
 
 
 def _jitter(id: str, tick: datetime, most: float) -> float:

@@ -56,6 +56,8 @@ class Follower:
         self._watched_since = now()
         self._stored: Stored | None = None
         self._rule: Rule | None = None
+        self.has_declared = False
+        """Whether the record is ours because it was written here."""
 
     @property
     def record(self) -> Record | None:
@@ -65,11 +67,15 @@ class Follower:
     @property
     def is_over(self) -> bool:
         """Whether it has been removed, has had all its jobs, or has no tick any more."""
-        if self._stored is None or (record := self._stored.record).paused or self._rule is None:
+        if self._stored is None:
             return False
 
+        record = self._stored.record
         if record.removed or record.is_used_up:
             return True
+
+        if record.paused or self._rule is None:
+            return False
 
         decision = self._decision(self._now())
         return decision.next is None and decision.last is None
@@ -118,6 +124,7 @@ class Follower:
         if stored is None or stored.record.removed:
             fresh = Record(ours.id, ours.terms, ours.version, declared_at=now, since=now)
             self._keep(await self._ledger.write(fresh, 0 if stored is None else stored.revision))
+            self.has_declared = True
             return True
 
         self._keep(stored)
@@ -136,6 +143,7 @@ class Follower:
 
         self._keep(await self._ledger.write(record.replaced(ours.terms, ours.version, now), stored.revision))
         self._tell_replaced(record.terms.rule, record.version, self._kept.record)
+        self.has_declared = True
         return True
 
     def _tell_replaced(self, rule: str, version: int, record: Record) -> None:

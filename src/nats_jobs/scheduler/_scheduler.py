@@ -15,7 +15,6 @@ import anyio
 from anyio.abc import TaskGroup
 
 from .._clock import running_clock
-from .._untrusted import field_of, parse_moment
 from ..backoff import jittered
 from ..errors import (
     EncodeError,
@@ -30,18 +29,16 @@ from ..events import TickRefused
 from ..jetstream import JetStreamApi, is_retryable
 from ..jobs import Emitter, logger
 from ..wire import Msg
-from ._declaration import declare
+from ._changes import CHANGES, announce
+from ._declaration import Declaration, declare
 from ._entry import Entry
 from ._follower import Follower
 from ._handle import ScheduleHandle
 from ._places import Places
 from ._schedule import Schedule
-from ._server_clock import ServerClock
+from ._server_clock import ServerClock, time_of_stream
 
-__all__ = ("CHANGED", "Scheduler")
-
-CHANGED = "nats_jobs.changed"
-"""A message on `CHANGED.<id>`: somebody has changed that schedule. Its content does not matter."""
+__all__ = ("Scheduler",)
 
 # So many schedules are looked at at a time, most of them waiting for an answer.
 _MAX_WORKERS = 16
@@ -118,6 +115,11 @@ class Scheduler:
             self._processor_group.start_soon(self._run)
 
         return entry
+
+    def declaration(self, id: str) -> Declaration | None:
+        """Return what was declared under that id here, and is followed."""
+        entry = self._entries.get(id)
+        return None if entry is None or entry.follower is None else entry.follower.declaration
 
     def remove(self, entry: Entry) -> None:
         """Follow a schedule no longer, when what is under way for it has ended."""
@@ -236,7 +238,11 @@ class Scheduler:
             now=self._clock.now,
             emit=self._emitter.emit,
         )
-        return follower, await follower.declare()
+        due = await follower.declare()
+        if follower.has_declared:
+            await announce(self._api.connection, schedule.id)
+
+        return follower, due
 
     def _place(self, entry: Entry, due: datetime | None) -> None:
         """See to it that it is looked at again when it is due."""
@@ -283,9 +289,7 @@ class Scheduler:
     @contextmanager
     def _told_of_changes(self) -> Iterator[None]:
         lowlevel = self._api.connection.lowlevel
-        sid = lowlevel.subscribe_nowait(
-            f"{CHANGED}.*", self._on_changed, on_resubscribed=self._on_resubscribed
-        )
+        sid = lowlevel.subscribe_nowait(CHANGES, self._on_changed, on_resubscribed=self._on_resubscribed)
         try:
             yield
         finally:
@@ -312,7 +316,7 @@ class Scheduler:
         while True:
             await anyio.sleep(_CLOCK_INTERVAL)
             try:
-                await self._clock.ask(lambda: self._time_of(self._time_stream))
+                await self._clock.ask(lambda: time_of_stream(self._api, self._time_stream))
             except NatsJobsError as error:
                 logger.debug("the server's time could not be asked for: %s", error)
 
@@ -322,9 +326,4 @@ class Scheduler:
         async with self._asking:
             self._time_stream = stream
             if not self._clock.is_set:
-                await self._clock.ask(lambda: self._time_of(stream))
-
-    async def _time_of(self, stream: str) -> datetime:
-        info = await self._api.stream(stream)
-        what = f"the answer to STREAM.INFO.{stream}"
-        return parse_moment(field_of(info.fields, "ts", str, what), what)
+                await self._clock.ask(lambda: time_of_stream(self._api, stream))

@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from .._clock import Clock
+from .._untrusted import field_of, parse_moment
+from ..jetstream import JetStreamApi
 
-__all__ = ("ServerClock",)
+__all__ = ("ServerClock", "time_of_stream")
 
 # Seconds. An answer that took longer tells too little of when it was given, if a quicker one can be had.
 _QUICK = 0.01
@@ -50,3 +52,10 @@ class ServerClock:
 
             if quickest < _QUICK:
                 return
+
+
+async def time_of_stream(api: JetStreamApi, stream: str) -> datetime:
+    """Ask the leader of a stream, which stores what is published to it, for its time."""
+    info = await api.stream(stream)
+    what = f"the answer to STREAM.INFO.{stream}"
+    return parse_moment(field_of(info.fields, "ts", str, what), what)

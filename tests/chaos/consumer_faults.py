@@ -9,7 +9,7 @@ import anyio
 
 from nats_jobs import JobProcessor
 from nats_jobs.errors import ApiError, NatsJobsError
-from nats_jobs.jobs._setup import token_of
+from nats_jobs.jobs._bound_consumer import token_of
 
 from .checker import Outage
 from .nemesis import Fault

@@ -14,7 +14,7 @@ from nats.js.api import ConsumerConfig
 from nats_jobs import CancelReason, Job, JobDef, JobProcessor, job_processor
 from nats_jobs.errors import Malformed
 from nats_jobs.jobs._claims import parse_claim
-from nats_jobs.jobs._worker import Worker
+from nats_jobs.jobs._engine import Engine
 from nats_jobs.wire import Connection, Subscription, connect
 from support.jobs import LIMIT, until, until_empty
 from support.proxy import fault_proxy
@@ -47,15 +47,15 @@ async def hold_one(p: JobProcessor, defn: JobDef[Any]) -> Job[Any]:
     return job  # type: ignore[no-any-return]
 
 
-def worker_of(job: Job[Any]) -> Worker[Any]:
-    worker = job._control.worker
-    assert isinstance(worker, Worker)
-    return worker
+def engine_of(job: Job[Any]) -> Engine:
+    engine = job._control.worker
+    assert isinstance(engine, Engine)
+    return engine
 
 
 def claims_of(stream: str, job: Job[Any] | None = None) -> str:
     """Return where the workers of a stream speak; with a job, those of its consumer, and of no other of that name."""
-    token = "*" if job is None else worker_of(job).site.token
+    token = "*" if job is None else engine_of(job).consumer.token
     return f"nats_jobs.claims.{stream}.{stream}Consumer.{token}"
 
 
@@ -141,7 +141,7 @@ async def test_garbage_on_the_subject_of_claims_is_counted_and_said_once(
         for data in GARBAGE:
             await outside.publish(claims_of(name, job), data)
 
-        await until(lambda: worker_of(job)._claims.malformed == len(GARBAGE))
+        await until(lambda: engine_of(job)._claims.malformed == len(GARBAGE))
         assert not reasons
         await p.stop(grace=0)
 

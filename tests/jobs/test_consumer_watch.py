@@ -12,7 +12,7 @@ from nats.js.errors import NotFoundError
 from nats_jobs import CancelReason, Job, JobDef, JobHandle, JobProcessor, job_processor
 from nats_jobs.errors import ConfigMismatch, StreamDeleted
 from nats_jobs.events import Complete, LeaseLost
-from support.jobs import LIMIT, Seen, until, until_empty
+from support.jobs import LIMIT, Seen, engine_of, until, until_empty
 from support.proxy import fault_proxy
 
 pytestmark = pytest.mark.anyio
@@ -178,9 +178,9 @@ async def test_two_consumers_of_one_name_have_two_tokens(url: str, name: str) ->
     held = Held(name)
     async with job_processor(url) as p:
         handle = await hold_one(p, held)
-        before = handle._worker.site.token
+        before = engine_of(handle).consumer.token
         await p.js.delete_consumer(name, f"{name}Consumer")
         held.cut = 2
         await until(lambda: held.reasons and handle.running)
-        assert handle._worker.site.token != before
+        assert engine_of(handle).consumer.token != before
         await p.stop(grace=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nats_jobs.jobs._intake import Demand
+from nats_jobs.jobs._demand import Demand
 
 CONCURRENCY = st.integers(1, 300)
 BATCH = st.none() | st.integers(1, 1000)
@@ -29,9 +29,9 @@ def test_one_request_never_asks_for_more_than_the_users_batch(concurrency: int, 
 @given(CONCURRENCY, st.integers(1, 1000))
 def test_a_batch_above_concurrency_is_how_many_may_be_in_hand(concurrency: int, more: int) -> None:
     demand = Demand(concurrency, concurrency + more)
-    assert demand.hoards
+    assert demand.prefetches
     assert demand.missing(0, 0) == concurrency + more
-    assert not Demand(concurrency, concurrency).hoards
+    assert not Demand(concurrency, concurrency).prefetches
 
 
 @given(CONCURRENCY)

@@ -54,8 +54,6 @@ BY_ANNOTATION = {
     ("_definition", "_job"),
     ("_definition", "_detached_job"),
     ("_definition_checks", "_definition"),
-    ("_job", "_processor"),
-    ("_worker", "_processor"),
 }
 
 

@@ -9,7 +9,6 @@ import anyio
 import pytest
 
 from nats_jobs.jetstream import ACK, Delivery, Settlement
-from nats_jobs.jobs._claims import Claims
 from support.desk import Desk, Office, office
 from support.fake_link import IN_PROGRESS
 from support.virtual_time import anyio_backend as anyio_backend, pause
@@ -613,17 +612,7 @@ async def test_an_older_delivery_that_arrives_late_is_dropped() -> None:
 async def test_a_claim_of_another_worker_takes_the_lease_away() -> None:
     async with two_desks() as (built, desk, other):
         await in_hand(built, desk)
-        claims = [
-            Claims(
-                each.connection,
-                "S",
-                "C",
-                "id",
-                on_claim=each.keeper.on_claim,
-                mark_doubtful=each.keeper.mark_doubtful,
-            )
-            for each in (desk, other)
-        ]
+        claims = [each.listen_to_claims() for each in (desk, other)]
         other.pull()
         built.server.messages[1].deadline = 0.0
         built.server._look_at(built.server.messages[1])
@@ -647,20 +636,10 @@ async def test_a_claim_of_an_earlier_delivery_changes_nothing() -> None:
 async def test_a_claim_without_numbers_is_ignored() -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
-        claims = Claims(
-            desk.connection,
-            "S",
-            "C",
-            "id",
-            on_claim=desk.keeper.on_claim,
-            mark_doubtful=desk.keeper.mark_doubtful,
-        )
+        desk.listen_to_claims()
         for data in (b"", b"1", b"1 ", b"x 9", b"1 -9", b"\xff 9"):
             desk.link.lowlevel.publish_nowait("nats_jobs.claims.S.C.id", "", b"", data)
 
-        await anyio.sleep(1)
-        claims.close()
-        desk.link.lowlevel.publish_nowait("nats_jobs.claims.S.C.id", "", b"", b"1 9")
         await anyio.sleep(1)
         assert desk.keeper.is_held(desk.lease)
 
@@ -732,17 +711,7 @@ async def test_who_held_a_job_before_a_broken_link_learns_from_the_later_holder(
     """It announces what it holds as soon as it has a link, and is answered."""
     async with two_desks() as (built, desk, other):
         await in_hand(built, desk)
-        claims = [
-            Claims(
-                each.connection,
-                "S",
-                "C",
-                "id",
-                on_claim=each.keeper.on_claim,
-                mark_doubtful=each.keeper.mark_doubtful,
-            )
-            for each in (desk, other)
-        ]
+        claims = [each.listen_to_claims() for each in (desk, other)]
         desk.link.cut()
         other.pull()
         built.server.messages[1].deadline = 0.0
@@ -764,17 +733,7 @@ async def test_of_two_deliveries_that_a_forgetful_server_counts_alike_one_is_giv
     """And not both: it is made known by whom."""
     async with two_desks() as (built, desk, other):
         await in_hand(built, desk)
-        claims = [
-            Claims(
-                each.connection,
-                "S",
-                "C",
-                "id",
-                on_claim=each.keeper.on_claim,
-                mark_doubtful=each.keeper.mark_doubtful,
-            )
-            for each in (desk, other)
-        ]
+        claims = [each.listen_to_claims() for each in (desk, other)]
         built.server.forget(1)
         other.pull()
         await until(lambda: other.leases)
@@ -790,14 +749,7 @@ async def test_what_is_held_from_before_a_broken_link_is_announced_with_each_ext
     """Somebody may have been given it by a server that remembers nothing, and cannot know either."""
     async with one_desk() as (built, desk):
         await in_hand(built, desk)
-        Claims(
-            desk.connection,
-            "S",
-            "C",
-            "id",
-            on_claim=desk.keeper.on_claim,
-            mark_doubtful=desk.keeper.mark_doubtful,
-        )
+        desk.listen_to_claims()
         await anyio.sleep(ACK_WAIT)
         assert desk.keeper.is_held(desk.lease)
         assert not desk.rival_claims

@@ -16,7 +16,6 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from nats_jobs.jetstream import ACK, Settlement
-from nats_jobs.jobs._claims import Claims
 from nats_jobs.jobs._lease import Lease
 from support.desk import Desk, Office
 from support.virtual_time import VirtualClock
@@ -43,14 +42,7 @@ class Worker:
         self.desk = office.desk(auto_extend=auto_extend)
         self.looks_at = 0.0
         self.held_up = False
-        self.claims = Claims(
-            self.desk.connection,
-            "S",
-            "C",
-            "id",
-            on_claim=self.desk.keeper.on_claim,
-            mark_doubtful=self.desk.keeper.mark_doubtful,
-        )
+        self.claims = self.desk.listen_to_claims()
         self.announced = 0
         self.pulls_at = 0.0
 

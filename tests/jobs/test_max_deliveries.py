@@ -20,7 +20,7 @@ from nats_jobs.jobs import _max_deliveries
 from nats_jobs.jobs._max_deliveries import MaxDeliveriesMonitor
 from nats_jobs.server import run_server
 from nats_jobs.wire import connect
-from support.jobs import LIMIT, Seen, in_stream, until, until_empty
+from support.jobs import LIMIT, Seen, engine_of, in_stream, until, until_empty
 from support.letters import letters_of, park_jobs
 from support.settling import settle
 
@@ -273,17 +273,17 @@ async def test_a_forged_advisory_does_not_end_a_job_that_is_performed(
         fleet = [await stack.enter_async_context(job_processor(url, on_event=seen))]
         p = fleet[0]
         handle = await p.start(defn)
-        workers = [handle._worker]
+        monitors = [engine_of(handle)._max_deliveries]
         await p.enqueue(defn, "x")
         await until(lambda: handle.running)
         if listener == "another":
             fleet.append(await stack.enter_async_context(job_processor(url, on_event=seen)))
-            workers.append((await fleet[1].start(defn))._worker)
-            handle._worker._max_deliveries.close()
+            monitors.append(engine_of(await fleet[1].start(defn))._max_deliveries)
+            p.connection.lowlevel.unsubscribe(monitors[0]._sid)
             await p.connection.flush()
 
         def was_ignored() -> bool:
-            return any(worker._max_deliveries.ignored for worker in workers)
+            return any(monitor.ignored for monitor in monitors)
 
         await tell(p, name, 1, max_deliver)
         # Of a last delivery it is asked again, since it could be true, and its holder could die.
@@ -313,7 +313,7 @@ async def test_a_forged_advisory_about_a_job_that_was_not_delivered_is_ignored_a
         for sequence in (3, 3, 99):
             await tell(p, name, sequence)
 
-        monitor = handle._worker._max_deliveries
+        monitor = engine_of(handle)._max_deliveries
         await until(lambda: monitor.ignored >= 2)
         released.set()
         await until_empty(p.js, name)
@@ -334,7 +334,7 @@ async def test_an_advisory_does_not_remove_the_job_of_another_consumer(url: str,
         await p.js.publish(f"{name}.mine", b"null")
         await until(lambda: handle.statistics().completed == 1)
         await tell(p, name, 1)
-        monitor = handle._worker._max_deliveries
+        monitor = engine_of(handle)._max_deliveries
         await until(lambda: monitor.ignored == 1)
         assert await in_stream(p.js, name) == 1
         assert await p.dead_letters.count(stream=name) == 0

@@ -36,9 +36,8 @@ class Bench:
         self.ended: list[int] = []
         self.most = 0
         self.freed = 0
-        self.slots: Slots[tuple[int, Shape]] = Slots(
-            group, limit, self._take, self._perform, self._note_freed
-        )
+        self.slots: Slots[tuple[int, Shape]] = Slots(limit, self._take, self._perform, self._note_freed)
+        self.slots.open(group)
 
     def add(self, number: int, shape: Shape) -> None:
         self.ready.append((number, shape))

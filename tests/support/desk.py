@@ -14,6 +14,7 @@ from nats_jobs._clock import running_clock
 from nats_jobs._groups import unwrapped
 from nats_jobs.errors import NatsJobsError
 from nats_jobs.jetstream import Delivery, Settlement
+from nats_jobs.jobs._claims import Claims
 from nats_jobs.jobs._lease import Lease, LeaseKeeper
 from nats_jobs.units import to_ns
 from nats_jobs.wire import Connection, Msg
@@ -40,7 +41,7 @@ class Desk:
         self.link = link
         self.clock: Clock = server.clock
         self.keeper = LeaseKeeper(
-            self.connection, self.clock, ack_wait=server.ack_wait, auto_extend=auto_extend, events=self
+            self.connection, self.clock, ack_wait=server.ack_wait, auto_extend=auto_extend, listener=self
         )
         self.leases: list[Lease] = []
         self.dropped: list[Delivery] = []
@@ -55,6 +56,18 @@ class Desk:
         self._server = server
         self._inbox = link.new_inbox()
         link.lowlevel.subscribe_nowait(self._inbox, self._receive)
+
+    def listen_to_claims(self) -> Claims:
+        """Announce, and hear, who holds what; for good."""
+        claims = Claims(
+            self.connection,
+            "S",
+            "C",
+            on_claim=self.keeper.on_claim,
+            mark_doubtful=self.keeper.mark_doubtful,
+        )
+        claims.bind("id")
+        return claims
 
     @property
     def connection(self) -> Connection:

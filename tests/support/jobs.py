@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
 
+from nats_jobs import JobHandle
 from nats_jobs.events import Event
+from nats_jobs.jobs._engine import Engine
 
 E = TypeVar("E", bound=Event)
 
@@ -28,6 +30,13 @@ async def until(condition: Callable[[], object], seconds: float = LIMIT) -> None
                 return
 
             await anyio.sleep(0.01)
+
+
+def engine_of(handle: JobHandle[Any]) -> Engine:
+    """Return what performs the jobs of a worker that was set up."""
+    engine = handle._worker.engine
+    assert engine is not None
+    return engine
 
 
 async def until_empty(js: JetStreamContext, stream: str) -> None:

@@ -21,7 +21,7 @@ from ._processor import Processor as Processor, Service as Service
 from ._producer import subject_of as subject_of
 from ._reasons import CancelReason as CancelReason
 from ._setup import set_up_stream as set_up_stream
-from ._stop import check_grace as check_grace
+from ._shutdown import check_grace as check_grace
 from ._tick import SCHEDULE_ID as SCHEDULE_ID, SCHEDULED_FOR as SCHEDULED_FOR
 from ._unresponsive import OnUnresponsive as OnUnresponsive, UnresponsivePolicy as UnresponsivePolicy
 from ._worker import WorkerStatistics as WorkerStatistics

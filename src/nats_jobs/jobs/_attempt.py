@@ -27,9 +27,10 @@ from ..errors import (
     ProcessNotStarted,
     StrayCancellation,
 )
-from ..events import Receive
+from ..events import LoopBlocked, Receive
 from ..jetstream import Delivery
 from ..wire import Connection
+from ._bound_consumer import BoundConsumer
 from ._coroutine_driver import drive
 from ._emitter import logger
 from ._endings import Ending, Rejected, Snoozed, ending_of
@@ -40,7 +41,6 @@ from ._not_before import seconds_to_wait, was_delayed
 from ._reasons import CancelReason
 from ._reporter import Reporter
 from ._settle import Settler
-from ._setup import Site
 from ._slots import Rest
 from ._task_watch import TaskWatch, is_cancelled_from_around
 
@@ -48,10 +48,10 @@ __all__ = ("Attempt", "Attempts")
 
 
 class AttemptWorker(JobWorker, Protocol):
-    """What an attempt asks of the worker that it belongs to."""
+    """What an attempt asks of the engine that it belongs to."""
 
     @property
-    def site(self) -> Site: ...
+    def consumer(self) -> BoundConsumer: ...
 
     @property
     def clock(self) -> Clock: ...
@@ -68,8 +68,6 @@ class AttemptWorker(JobWorker, Protocol):
     def gave_way(self) -> None:
         """A handler waits for the first time: another job may start."""
 
-    def loop_held(self, attempt: Attempt, seconds: float) -> None: ...
-
 
 class Attempts:
     """The attempts of one worker that are under way, and what they have in common."""
@@ -82,12 +80,15 @@ class Attempts:
         self.settler = settler
         self.report = reporter
         self.handler = handler
-        self.longest_step = worker.site.ack_wait / 3
+        self.longest_step = worker.consumer.ack_wait / 3
         self.timeout = worker.defn.timeout
         self.clock = worker.clock
         self.context = contextvars.copy_context()
         # AnyIO looks the running backend up for each scope that is made; the class is the same every time.
         self.new_scope = type(anyio.CancelScope())
+
+    def under_way(self) -> tuple[Attempt, ...]:
+        return tuple(self.running.values())
 
     def perform(self, lease: Lease, watch: TaskWatch) -> Awaitable[Rest | None]:
         """See one delivery through, as `Attempt.run` does."""
@@ -158,7 +159,7 @@ class Attempt:
         """Return the payload; raise when the handler is not to be called."""
         worker, delivery = self.worker, self.lease.delivery
         self._attempts.report.job(Receive, delivery)
-        if worker.site.limits.is_crash_loop(delivery.attempt):
+        if worker.consumer.limits.is_crash_loop(delivery.attempt):
             error = NatsJobsError(
                 f"delivered {delivery.attempt} times without coming to an end; it seems to kill its workers"
             )
@@ -318,7 +319,7 @@ class Attempt:
 
     @property
     def num_attempts(self) -> int:
-        return self.worker.site.limits.last_attempt(delayed=was_delayed(self.delivery))
+        return self.worker.consumer.limits.last_attempt(delayed=was_delayed(self.delivery))
 
     @property
     def reason(self) -> CancelReason | None:
@@ -350,9 +351,9 @@ class Attempt:
         await self.worker.leases.extend(self.lease)
 
     async def publish_progress(self, done: float, total: float | None) -> None:
-        site, delivery = self.worker.site, self.delivery
-        subject = f"nats_jobs.progress.{delivery.stream}.{site.consumer}.{delivery.sequence}"
-        facts = {"done": done, "total": total, "attempt": delivery.attempt, "consumer": site.token}
+        consumer, delivery = self.worker.consumer, self.delivery
+        subject = f"nats_jobs.progress.{delivery.stream}.{consumer.name}.{delivery.sequence}"
+        facts = {"done": done, "total": total, "attempt": delivery.attempt, "consumer": consumer.token}
         await self.worker.connection.publish(subject, json.dumps(facts).encode())
 
     # Each step of its handler (`StepListener`)...
@@ -367,7 +368,11 @@ class Attempt:
         self.worker.gave_way()
 
     def step_too_long(self, seconds: float) -> None:
-        self.worker.loop_held(self, seconds)
+        logger.warning(
+            "%r blocked the event loop for %.1f s; leases last %g s",
+            *(self, seconds, self.worker.consumer.ack_wait),
+        )
+        self._attempts.report.job(LoopBlocked, self.delivery, seconds=seconds)
 
     def __repr__(self) -> str:
         return repr(self.job)

@@ -12,7 +12,8 @@ it with each extension. Whoever holds a message answers to a claim of an earlier
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
 from .._untrusted import parse_number, shorten
@@ -41,7 +42,6 @@ class Claims:
     """Announces, and listens to announcements, for one consumer.
 
     Args:
-        token: tells this consumer from others of the same name, in another domain or from another time.
         on_claim: called with the sequence and the attempt that somebody else announced, and whether it is for us
             to give way when that is our attempt, too.
         mark_doubtful: called after a broken link; returns the deliveries in hand.
@@ -52,7 +52,6 @@ class Claims:
         connection: Connection,
         stream: str,
         consumer: str,
-        token: str,
         *,
         on_claim: Callable[[int, int, bool], None],
         mark_doubtful: Callable[[], Iterable[Delivery]],
@@ -65,14 +64,27 @@ class Claims:
         self._name = unique_token().encode()
         # Whoever asked keeps the question for as long as it waits for answers.
         self._questions: WeakValueDictionary[int, Question] = WeakValueDictionary()
-        self._listen(token)
+        self._subject = ""
+        self._sid = 0
+
+    @contextmanager
+    def listening(self, token: str) -> Iterator[None]:
+        """Hear of the announcements for one consumer inside of the block; `bind` may change which.
+
+        Args:
+            token: tells this consumer from others of the same name, in another domain or from another time.
+        """
+        self.bind(token)
+        try:
+            yield
+        finally:
+            self._connection.lowlevel.unsubscribe(self._sid)
 
     def bind(self, token: str) -> None:
-        """Announce and hear of another consumer of the same name from now on."""
-        self.close()
-        self._listen(token)
+        """Announce and hear of this consumer from now on, and of no other."""
+        if self._sid:
+            self._connection.lowlevel.unsubscribe(self._sid)
 
-    def _listen(self, token: str) -> None:
         self._subject = f"{self._of_consumer}.{token}"
         self._sid = self._connection.lowlevel.subscribe_nowait(
             self._subject, self._receive, on_resubscribed=self._announce_all
@@ -98,10 +110,6 @@ class Claims:
     def is_asked(self, sequence: int) -> bool:
         """Whether somebody waits for answers about this message."""
         return sequence in self._questions
-
-    def close(self) -> None:
-        """Hear nothing more."""
-        self._connection.lowlevel.unsubscribe(self._sid)
 
     def _say(self, sequence: int, attempt: int, name: bytes) -> None:
         try:

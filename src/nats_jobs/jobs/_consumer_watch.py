@@ -9,19 +9,21 @@ and now and then otherwise. A consumer is deleted with its stream, so its `creat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
 
 from .._clock import Clock
 from ..backoff import jittered
-from ..errors import ApiError, ConsumerGone, NatsJobsError, PermissionDenied
-from ..jetstream import ErrorCode, JetStreamApi
+from ..errors import ApiError, ConsumerGone, NatsJobsError, PermissionDenied, SetupFailed
+from ..jetstream import ErrorCode, JetStreamApi, is_retryable
 from ..wire import Msg
+from ._bound_consumer import BoundConsumer
 from ._definition import JobDef
 from ._emitter import logger
-from ._setup import Site, site_of
+from ._setup import set_up_again
 
 __all__ = ("ConsumerWatch",)
 
@@ -52,15 +54,15 @@ class ConsumerWatch:
         self,
         api: JetStreamApi,
         defn: JobDef[Any],
-        site: Site,
+        consumer: BoundConsumer,
         clock: Clock,
         *,
         busy: Callable[[], bool],
         on_unverified: Callable[[], None],
-        on_verified: Callable[[Site], None],
+        on_verified: Callable[[BoundConsumer], None],
         on_gone: Callable[[ConsumerGone], None],
     ) -> None:
-        self.site = site
+        self.consumer = consumer
         self._api = api
         self._defn = defn
         self._clock = clock
@@ -70,20 +72,23 @@ class ConsumerWatch:
         self._on_gone = on_gone
         self._checked_at = clock()
         self._wanted = anyio.Event()
-        lowlevel = api.connection.lowlevel
-        self._sids = [
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Inside of the block, hear of new links and of what the server says about the consumer."""
+        lowlevel = self._api.connection.lowlevel
+        subject = f"$JS.EVENT.ADVISORY.CONSUMER.{{}}.{self.consumer.stream}.{self.consumer.name}"
+        sids = [
             lowlevel.subscribe_nowait(
-                f"$JS.EVENT.ADVISORY.CONSUMER.{action}.{site.stream}.{site.consumer}",
-                self._on_advisory,
-                on_resubscribed=on_resubscribed,
+                subject.format(action), self._on_advisory, on_resubscribed=on_resubscribed
             )
             for action, on_resubscribed in (("DELETED", self._on_new_link), ("CREATED", _ignore))
         ]
-
-    def close(self) -> None:
-        """Hear nothing more."""
-        for sid in self._sids:
-            self._api.connection.lowlevel.unsubscribe(sid)
+        try:
+            yield
+        finally:
+            for sid in sids:
+                lowlevel.unsubscribe(sid)
 
     def check_soon(self) -> None:
         """There is a reason to look now."""
@@ -105,12 +110,31 @@ class ConsumerWatch:
             await self._wait(failures)
             failures = 0 if await self._check() else failures + 1
 
-    async def wait_recreated(self) -> None:
+    async def set_up_again(self, *, patience: float) -> BoundConsumer:
+        """Set up the consumer, which is gone, or bind to the one that others have created.
+
+        Args:
+            patience: seconds for which each request is tried; while the server cannot answer, all are.
+
+        Raises:
+            StreamDeleted: the whole stream is gone.
+            ConfigMismatch, SetupFailed: that cannot be.
+        """
+        while True:
+            await self._api.connection.wait_connected()
+            await self._wait_recreated()
+            try:
+                return await set_up_again(self._api, self._defn, patience=patience)
+            except SetupFailed as failed:
+                if not isinstance(failed.__cause__, NatsJobsError) or not is_retryable(failed.__cause__):
+                    raise
+
+    async def _wait_recreated(self) -> None:
         """Give those who deleted the consumer a moment to create it again; return when it is there, or after 2 seconds."""
         with anyio.move_on_after(_RECREATION_GRACE):
             while True:
                 try:
-                    await self._api.consumer(self.site.stream, self.site.consumer)
+                    await self._api.consumer(self.consumer.stream, self.consumer.name)
                     return
                 except NatsJobsError:
                     await anyio.sleep(jittered(0, first=_RECREATION_INTERVAL, most=_RECREATION_INTERVAL))
@@ -128,10 +152,10 @@ class ConsumerWatch:
 
     async def _check(self) -> bool:
         """Whether an answer came."""
-        bound = self.site
+        bound = self.consumer
         try:
             with anyio.fail_after(_INFO_TIMEOUT):
-                info = await self._api.consumer(bound.stream, bound.consumer)
+                info = await self._api.consumer(bound.stream, bound.name)
         except ApiError as error:
             if error.err_code not in _MISSING:
                 return False
@@ -142,28 +166,28 @@ class ConsumerWatch:
             logger.warning(
                 "could not check whether consumer %s/%s is still the same: %s",
                 bound.stream,
-                bound.consumer,
+                bound.name,
                 error,
             )
             self._on_verified(bound)
         except (NatsJobsError, TimeoutError):
             return False
         else:
-            self._found(bound, site_of(self._defn, info, bound.limits.max_age))
+            self._found(bound, BoundConsumer.of(self._defn, info, bound.limits.max_age))
 
         self._checked_at = self._clock()
         return True
 
-    def _found(self, bound: Site, now: Site | None) -> None:
-        if bound is not self.site:
+    def _found(self, bound: BoundConsumer, now: BoundConsumer | None) -> None:
+        if bound is not self.consumer:
             # Bound again while the answer was under way.
             return
 
         if now is None:
-            self._on_gone(ConsumerGone(bound.stream, bound.consumer, "it does not exist any more"))
+            self._on_gone(ConsumerGone(bound.stream, bound.name, "it does not exist any more"))
         elif now.created != bound.created:
             self._on_gone(
-                ConsumerGone(bound.stream, bound.consumer, "it was deleted, and another one was created")
+                ConsumerGone(bound.stream, bound.name, "it was deleted, and another one was created")
             )
         else:
             self._on_verified(now)

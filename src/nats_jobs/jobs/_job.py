@@ -18,7 +18,6 @@ from ._tick import SCHEDULE_ID, scheduled_for
 
 if TYPE_CHECKING:
     from ..processor import JobProcessor
-    from ._processor import Processor
 
 __all__ = ("Fence", "Job", "JobControl", "JobWorker")
 
@@ -41,7 +40,7 @@ class JobWorker(Protocol):
     def defn(self) -> JobDef[Any]: ...
 
     @property
-    def processor(self) -> Processor: ...
+    def processor(self) -> object: ...
 
     @property
     def stopping(self) -> bool: ...

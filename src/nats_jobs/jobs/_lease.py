@@ -46,7 +46,7 @@ _MAX_ASKED = 10
 
 
 class LeaseListener(Protocol):
-    """What the keeper tells its worker. Must return at once."""
+    """What the keeper tells the engine. Must return at once."""
 
     def lease_lost(self, lease: Lease, reason: str) -> None:
         """The lease is gone while it was held: cancel the job, or do not start it."""
@@ -115,13 +115,13 @@ class LeaseKeeper:
         *,
         ack_wait: float,
         auto_extend: bool,
-        events: LeaseListener,
+        listener: LeaseListener,
     ) -> None:
         self._set_ack_wait(ack_wait)
         self._connection = connection
         self._clock = clock
         self._auto_extend = auto_extend
-        self._events = events
+        self._listener = listener
         self._on_hold = False
         # One entry for each message: of two deliveries of the same one, only the later can be ours.
         self._leases: dict[int, Lease] = {}
@@ -186,7 +186,7 @@ class LeaseKeeper:
         if ours < attempt or (ours == attempt and gives_way):
             self._lose(lease, "another worker announced that it has the job now")
         elif lease.settlement is None:
-            self._events.on_rival_claim(lease)
+            self._listener.on_rival_claim(lease)
 
     def mark_doubtful(self) -> list[Delivery]:
         """The link was broken, perhaps as the server died: what it knew of our leases it may have forgotten. Return what we hold."""
@@ -282,13 +282,13 @@ class LeaseKeeper:
         return again
 
     def _prolong(self, lease: Lease, now: float) -> None:
-        if not lease.started and not self._events.lease_idle(lease):
+        if not lease.started and not self._listener.lease_idle(lease):
             return
 
         if self._auto_extend or lease.always_extend or lease.confirmed is not None:
             self._ask_extension(lease, now)
             if not lease.closed:
-                self._events.lease_extended(lease)
+                self._listener.lease_extended(lease)
 
     def _ask_extension(self, lease: Lease, now: float) -> None:
         # Asked again on the next tick if this one cannot be sent, or is refused.
@@ -313,7 +313,7 @@ class LeaseKeeper:
         if error is not None:
             lease.trouble = str(error)
             lease.ask_at = min(lease.ask_at, asked_at + self._tick_interval)
-            self._events.refused(error)
+            self._listener.refused(error)
         elif self.is_held(lease):
             # Read after the lease was used up, it may be the next holder's that the server has extended.
             lease.trouble = None
@@ -324,7 +324,7 @@ class LeaseKeeper:
             lease.ask_at = asked_at + self.extension_interval
             _wake_extenders(lease)
             if lease.doubtful:
-                self._events.on_rival_claim(lease)
+                self._listener.on_rival_claim(lease)
 
     def _resend(self, lease: Lease, now: float) -> None:
         assert lease.settlement is not None
@@ -359,8 +359,8 @@ class LeaseKeeper:
         if isinstance(error, PermissionDenied):
             # It will not be taken later either.
             self._close(lease)
-            self._events.not_confirmed(lease, str(error))
-            self._events.refused(error)
+            self._listener.not_confirmed(lease, str(error))
+            self._listener.refused(error)
         elif error is not None:
             # Nobody was there to take it: then it cannot have arrived.
             lease.not_sent = isinstance(error, NoResponders)
@@ -374,17 +374,17 @@ class LeaseKeeper:
         )
         if lease.settlement is not None:
             self._close(lease)
-            self._events.not_confirmed(lease, reason)
+            self._listener.not_confirmed(lease, reason)
         else:
             self._lose(lease, f"no extension was confirmed in time: {reason}")
 
     def _lose(self, lease: Lease, reason: str) -> None:
         self._close(lease)
         if lease.settlement is None:
-            self._events.lease_lost(lease, reason)
+            self._listener.lease_lost(lease, reason)
         elif not lease.settlement.is_nak:
             # That a message comes again after a nak only shows that it has arrived.
-            self._events.not_confirmed(lease, reason)
+            self._listener.not_confirmed(lease, reason)
 
     def _close(self, lease: Lease) -> None:
         lease.closed = True

@@ -23,6 +23,8 @@ passed by before its filter was changed, so nobody goes and looks for it.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
@@ -35,13 +37,13 @@ from ..errors import ApiError, Malformed, NatsJobsError, PermissionDenied, Reque
 from ..events import DeadLettered
 from ..jetstream import Info, JetStreamApi
 from ..wire import Msg, subject_matches
+from ._bound_consumer import BoundConsumer
 from ._claims import Claims, Question
 from ._definition import JobDef
 from ._emitter import logger
 from ._lease import LeaseKeeper
 from ._reporter import Reporter
 from ._settle import Counts
-from ._setup import Site
 
 __all__ = ("MaxDeliveriesMonitor",)
 
@@ -76,7 +78,7 @@ class MaxDeliveriesMonitor:
         self,
         defn: JobDef[Any],
         api: JetStreamApi,
-        site: Site,
+        bound: BoundConsumer,
         leases: LeaseKeeper,
         claims: Claims,
         reporter: Reporter,
@@ -85,7 +87,7 @@ class MaxDeliveriesMonitor:
         self.ignored = 0
         self._defn = defn
         self._api = api
-        self._site = site
+        self._bound = bound
         self._leases = leases
         self._claims = claims
         self._report = reporter
@@ -93,12 +95,22 @@ class MaxDeliveriesMonitor:
         # A heap: the next one due is the first.
         self._waiting: list[_Lost] = []
         self._heard = anyio.Event()
-        self._sid = api.connection.lowlevel.subscribe_nowait(
-            f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{site.stream}.{site.consumer}",
+        self._sid = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear of lost deliveries inside of the block."""
+        lowlevel = self._api.connection.lowlevel
+        self._sid = lowlevel.subscribe_nowait(
+            f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{self._bound.stream}.{self._bound.name}",
             self._on_advisory,
             queue=_GROUP,
             on_error=self._on_error,
         )
+        try:
+            yield
+        finally:
+            lowlevel.unsubscribe(self._sid)
 
     async def run(self) -> None:
         """End what is heard of, one after the other, until cancelled; what is waiting then stays in the stream.
@@ -118,10 +130,6 @@ class MaxDeliveriesMonitor:
         """The consumer is another one: the numbers that were heard of mean other messages now."""
         self._waiting = []
 
-    def close(self) -> None:
-        """Hear nothing more."""
-        self._api.connection.lowlevel.unsubscribe(self._sid)
-
     async def _next(self) -> _Lost:
         while not self._waiting or self._waiting[0].due > anyio.current_time():
             self._heard = anyio.Event()
@@ -139,7 +147,7 @@ class MaxDeliveriesMonitor:
             final = isinstance(error, _FINAL) or not isinstance(error, NatsJobsError)
             logger.error(
                 "%s/%d is in the stream and will never be delivered again, and could not be made a dead letter%s: %s",
-                self._site.stream,
+                self._bound.stream,
                 lost.sequence,
                 "" if final else "; this is tried again",
                 error,
@@ -165,12 +173,12 @@ class MaxDeliveriesMonitor:
     async def _consumer(self) -> Info | None:
         """None when we may not ask."""
         try:
-            return await self._api.consumer(self._site.stream, self._site.consumer)
+            return await self._api.consumer(self._bound.stream, self._bound.name)
         except PermissionDenied:
             return None
 
     def _leave_alone(self, lost: _Lost, held: int) -> float | None:
-        if not self._site.limits.is_last_delivery(held):
+        if not self._bound.limits.is_last_delivery(held):
             self._ignore(lost, f"delivery {held} is being performed, which is not the last")
             return None
 
@@ -186,13 +194,13 @@ class MaxDeliveriesMonitor:
             logger.warning(
                 "%s for %s/%d is ignored: %s. Others than the server may publish it; take that permission away. "
                 "Further ones are only counted",
-                *(_ADVISORY, self._site.stream, lost.sequence, reason),
+                *(_ADVISORY, self._bound.stream, lost.sequence, reason),
             )
 
     async def _end(self, lost: _Lost, consumer: Info | None) -> float | None:
         self._claims.none_left(lost.sequence, lost.deliveries)
         job = await dead_letters.StoredMessage.find(
-            self._api, self._site.stream, self._site.consumer, lost.sequence, lost.deliveries
+            self._api, self._bound.stream, self._bound.name, lost.sequence, lost.deliveries
         )
         if job is None:
             return None
@@ -239,7 +247,7 @@ class MaxDeliveriesMonitor:
         else:
             logger.error(
                 "%s/%d will never be delivered again and stays in the stream: there are too many of them",
-                self._site.stream,
+                self._bound.stream,
                 sequence,
             )
 
@@ -256,7 +264,7 @@ class MaxDeliveriesMonitor:
         if isinstance(error, PermissionDenied | ServerRefused):
             logger.warning(
                 "jobs of %s whose last delivery was lost will stay in the stream: %s",
-                self._site.stream,
+                self._bound.stream,
                 error,
             )
 

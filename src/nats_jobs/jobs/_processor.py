@@ -16,13 +16,14 @@ from ..dead_letters import DeadLetters
 from ..errors import UsageError
 from ..jetstream import Enqueued, JetStreamApi, jetstream_context
 from ..wire import HeaderInput
+from ._context import WorkerContext
 from ._definition import JobDef, PayloadOf
 from ._emitter import Emitter
 from ._event_stream import EventStream
 from ._handle import JobHandle
 from ._middleware import EnqueueRequest, MiddlewareStack
 from ._producer import Producer, checked_headers
-from ._stop import check_grace
+from ._shutdown import check_grace
 from ._unresponsive import UnresponsivePolicy
 from ._worker import Worker
 
@@ -58,8 +59,16 @@ class Processor:
         self.api = api
         self.connection = api.connection
         self.stop_grace = stop_grace
-        self.patience = patience
-        self.middleware = middleware
+        self._middleware = middleware
+        self._context = WorkerContext(
+            api=api,
+            emitter=emitter,
+            middleware=middleware,
+            stop_grace=stop_grace,
+            enqueue_timeout=enqueue_timeout,
+            patience=patience,
+            processor=self,
+        )
         self._group = group
         self._emitter = emitter
         self.enqueue_timeout = enqueue_timeout
@@ -164,7 +173,7 @@ class Processor:
                     "definition a durable_name of its own (consumer_config), or the first one more concurrency"
                 )
 
-        worker = Worker(defn, self, self.connection, self._emitter)
+        worker = Worker(defn, self._context)
         # In the books before its task starts: a stop in this very moment must reach it.
         self._workers.append(worker)
         return worker
@@ -203,7 +212,7 @@ class Processor:
             NotConfirmed: the time is up.
         """
         send = partial(self._producer.enqueue, target, payload, id=id, delay=delay, at=at, subject=subject)
-        if not self.middleware.sees_enqueues:
+        if not self._middleware.sees_enqueues:
             return await send(headers=headers)
 
         request = EnqueueRequest(
@@ -212,7 +221,7 @@ class Processor:
             ids=None if id is None else (id,),
             headers=checked_headers(headers),
         )
-        async with self.middleware.enqueueing(request):
+        async with self._middleware.enqueueing(request):
             stored = await send(headers=request.headers)
             request.enqueued = (stored,)
 
@@ -241,13 +250,13 @@ class Processor:
             EncodeError, UsageError, BadSubject: bad input; nothing was sent.
         """
         send = partial(self._producer.enqueue_many, target, ids=ids, delay=delay, at=at, subject=subject)
-        if not self.middleware.sees_enqueues:
+        if not self._middleware.sees_enqueues:
             return await send(payloads, headers=headers)
 
         request = EnqueueRequest(
             target=target, payloads=list(payloads), ids=ids, headers=checked_headers(headers)
         )
-        async with self.middleware.enqueueing(request):
+        async with self._middleware.enqueueing(request):
             request.enqueued = stored = await send(request.payloads, headers=request.headers)
 
         return stored

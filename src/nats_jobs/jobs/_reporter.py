@@ -7,8 +7,8 @@ from typing import Any
 from ..dead_letters import StoredMessage
 from ..events import JobEvent, WorkerEvent
 from ..jetstream import Delivery
+from ._bound_consumer import BoundConsumer
 from ._emitter import Emitter
-from ._setup import Site
 
 __all__ = ("Reporter",)
 
@@ -16,16 +16,16 @@ __all__ = ("Reporter",)
 class Reporter:
     """Fills in what every event of one worker carries."""
 
-    def __init__(self, emitter: Emitter, site: Site) -> None:
+    def __init__(self, emitter: Emitter, consumer: BoundConsumer) -> None:
         self._emitter = emitter
-        self.bind(site)
+        self.bind(consumer)
 
-    def bind(self, site: Site) -> None:
-        """Say from now on that the consumer is as `site` tells."""
+    def bind(self, consumer: BoundConsumer) -> None:
+        """Say from now on that the consumer is as `consumer` tells."""
         self._about: dict[str, Any] = {
-            "stream": site.stream,
-            "consumer": site.consumer,
-            "consumer_config": site.consumer_config,
+            "stream": consumer.stream,
+            "consumer": consumer.name,
+            "consumer_config": consumer.config,
         }
 
     @property

@@ -7,18 +7,13 @@ update, unless the definition forbids that; what the server refuses is a `Config
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, TypeVar
-
-from nats.js.api import ConsumerConfig
 
 from .. import dead_letters, delays
 from ..errors import (
     ApiError,
     ConfigMismatch,
     ConnectionLost,
-    Difference,
     NoResponders,
     PermissionDenied,
     RequestTimeout,
@@ -27,22 +22,14 @@ from ..errors import (
 )
 from ..jetstream import ErrorCode, Info, JetStreamApi, is_retryable, retrying
 from ..units import from_ns, to_ns
+from ._bound_consumer import BoundConsumer, check_usable
 from ._config_drift import Asked, listed, merged
 from ._definition import JobDef
 from ._emitter import logger
 from ._keeping_clear import asked_of_stream, asks_for_schedules, filter_of_jobs, gives_schedules, kept_clear
-from ._limits import SPARE_DELIVERIES, Limits
+from ._limits import SPARE_DELIVERIES
 
-__all__ = (
-    "Site",
-    "default_consumer",
-    "default_stream",
-    "set_up",
-    "set_up_again",
-    "set_up_stream",
-    "site_of",
-    "token_of",
-)
+__all__ = ("default_consumer", "default_stream", "set_up", "set_up_again", "set_up_stream")
 
 T = TypeVar("T")
 
@@ -60,47 +47,6 @@ _EXISTS = (
     ErrorCode.CONSUMER_NAME_IN_USE,
 )
 _MISSING = (ErrorCode.STREAM_NOT_FOUND, ErrorCode.CONSUMER_NOT_FOUND)
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where a worker works: the server's own settings."""
-
-    stream: str
-    consumer: str
-    created: str
-    """When the consumer was created: one of the same name that is created later has another."""
-
-    token: str
-    """A part of a subject that no other consumer has, also one of the same name in another JetStream domain."""
-
-    ack_wait: float
-    limits: Limits
-    consumer_config: ConsumerConfig
-
-
-def token_of(consumer: Info) -> str:
-    """Return a word that tells a consumer from all others, also of its name: it is not secret."""
-    return sha256(consumer.created.encode()).hexdigest()[:_TOKEN_LENGTH]
-
-
-def site_of(defn: JobDef[Any], info: Info, max_age: float) -> Site:
-    """Return what CONSUMER.INFO says. `max_age` is the stream's, in seconds.
-
-    Raises:
-        ConfigMismatch: jobs cannot be pulled from this consumer.
-    """
-    config = info.config
-    _check_usable(defn, config)
-    return Site(
-        stream=defn.stream,
-        consumer=defn.consumer,
-        created=info.created,
-        token=token_of(info),
-        ack_wait=from_ns(config["ack_wait"]),
-        limits=Limits(defn.num_attempts, max(0, config.get("max_deliver", 0)), max_age),
-        consumer_config=ConsumerConfig.from_response(dict(config)),
-    )
 
 
 def default_stream(defn: JobDef[Any]) -> dict[str, Any]:
@@ -146,7 +92,7 @@ def default_consumer(defn: JobDef[Any], stream: dict[str, Any]) -> dict[str, Any
     return merged(defaults | filter_of_jobs(asked, stream), asked.to_create)
 
 
-async def set_up(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Site:
+async def set_up(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> BoundConsumer:
     """See to it that stream, consumer and dead-letter stream stand.
 
     Args:
@@ -167,7 +113,7 @@ async def set_up(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Si
     consumer = await _with_retries(
         "consumer", defn.consumer, lambda: _set_up_consumer(api, defn, stream), patience
     )
-    return site_of(defn, consumer, from_ns(stream.get("max_age", 0)))
+    return BoundConsumer.of(defn, consumer, from_ns(stream.get("max_age", 0)))
 
 
 async def set_up_stream(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> dict[str, Any]:
@@ -175,7 +121,7 @@ async def set_up_stream(api: JetStreamApi, defn: JobDef[Any], *, patience: float
     return await _with_retries("stream", defn.stream, lambda: _set_up_stream(api, defn), patience)
 
 
-async def set_up_again(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> Site:
+async def set_up_again(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> BoundConsumer:
     """See to it that the consumer stands that a worker has lost, and what belongs to it.
 
     A stream that is missing, with the jobs that were in it, is not made again as if nothing had happened.
@@ -241,7 +187,7 @@ async def _set_up_consumer(api: JetStreamApi, defn: JobDef[Any], stream: dict[st
         lambda: api.create_consumer(defn.stream, default_consumer(defn, stream)),
     )
     existing = info.config
-    _check_usable(defn, existing)
+    check_usable(defn, existing)
     if not delays.filters_of(existing):
         # Who gives a stream room for schedules looks for consumers afterwards: one of us sees the other.
         stream = (await api.stream(defn.stream)).config
@@ -369,17 +315,6 @@ def _lifted_limits(defn: JobDef[Any], asked: Asked, existing: dict[str, Any]) ->
         lifted["max_ack_pending"] = _UNLIMITED
 
     return lifted
-
-
-def _check_usable(defn: JobDef[Any], existing: dict[str, Any]) -> None:
-    """Refuse a consumer that jobs cannot be pulled from, whatever the definition says."""
-    problems = [
-        Difference(field, ours, existing.get(field))
-        for field, ours in (("ack_policy", "explicit"), ("deliver_subject", None), ("backoff", None))
-        if (existing.get(field) or None) != ours
-    ]
-    if problems:
-        raise ConfigMismatch("consumer", defn.consumer, tuple(problems), "jobs cannot be pulled from it")
 
 
 async def _with_retries(kind: str, name: str, attempt: Callable[[], Awaitable[T]], patience: float) -> T:

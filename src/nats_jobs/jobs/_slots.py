@@ -48,7 +48,6 @@ class Slots(Generic[W]):
     """Performs what `take` hands out, until `take` has nothing left; `wake` says that there is something.
 
     Args:
-        group: the tasks live in it.
         limit: how many at most.
         take: returns the next piece of work, or None.
         perform: sees one piece through. It calls `wake` when it first gives way, and returns what it leaves
@@ -58,14 +57,13 @@ class Slots(Generic[W]):
 
     def __init__(
         self,
-        group: TaskGroup,
         limit: int,
         take: Callable[[], W | None],
         perform: Callable[[W, TaskWatch], Awaitable[Rest | None]],
         freed: Callable[[], None],
     ) -> None:
         self.busy = 0
-        self._group = group
+        self._group: TaskGroup | None = None
         self._limit = limit
         self._take = take
         self._perform = perform
@@ -74,6 +72,10 @@ class Slots(Generic[W]):
         self._parked: deque[anyio.Event] = deque()
         self._on_its_way = False
         self._idle: anyio.Event | None = None
+
+    def open(self, group: TaskGroup) -> None:
+        """Let tasks be started in this group, which must outlive all that `take` hands out."""
+        self._group = group
 
     def wake(self) -> None:
         """See to it that a free slot, if there is one, looks for work."""
@@ -94,6 +96,7 @@ class Slots(Generic[W]):
             await self._idle.wait()
 
     def _start(self, rest: Rest | None = None) -> None:
+        assert self._group is not None
         self._slots += 1
         self._group.start_soon(self._slot, rest)
 

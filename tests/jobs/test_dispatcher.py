@@ -1,4 +1,4 @@
-"""The intake: first in, first out; what cannot start is handed back, and never what is no longer ours."""
+"""The dispatcher: first in, first out; what cannot start is handed back, and never what is no longer ours."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from hypothesis import given, settings, strategies as st
 
 from nats_jobs.errors import NatsJobsError, NoResponders, WorkerStalled
 from nats_jobs.jetstream import ACK, Delivery, Puller, Settlement
-from nats_jobs.jobs._intake import Demand, Intake
+from nats_jobs.jobs._demand import Demand
+from nats_jobs.jobs._dispatcher import Dispatcher
 from nats_jobs.jobs._lease import Lease
+from nats_jobs.jobs._slots import Slots
 from nats_jobs.jobs._stall_watch import StallWatch
+from nats_jobs.jobs._task_watch import TaskWatch
 from nats_jobs.wire import Msg
 from support.desk import Desk, Office
 from support.virtual_time import VirtualClock
@@ -21,7 +24,7 @@ ACK_WAIT = 10.0
 
 
 class Pulls:
-    """What the intake has of a puller: it notes what is asked for, and sends it when told to."""
+    """What the dispatcher has of a puller: it notes what is asked for, and sends it when told to."""
 
     def __init__(self, desk: Desk) -> None:
         self.outstanding = 0
@@ -45,8 +48,12 @@ class Pulls:
         self.suspicions.append(error)
 
 
+async def _never(lease: Lease, watch: TaskWatch) -> None:
+    raise AssertionError("the slots are a fake here")
+
+
 class Setting:
-    """An intake on a desk, with time that is moved by hand."""
+    """A dispatcher on a desk, with time that is moved by hand."""
 
     def __init__(self, concurrency: int = 5, batch: int | None = None, demand: Demand | None = None) -> None:
         self.clock = VirtualClock(100.0)
@@ -58,27 +65,27 @@ class Setting:
         self.redelivered: list[Delivery] = []
         self.pulled: list[int] = []
         self.pulls = Pulls(self.desk)
-        self.intake = Intake(
+        self.dispatcher = Dispatcher(
             demand or Demand(concurrency, batch),
             self.desk.keeper,
+            cast(Puller, self.pulls),
             self.clock,
-            busy=lambda: self.busy,
-            wake=self._wake,
-            redelivered=self.redelivered.append,
-            pulled=self.pulled.append,
+            _never,
+            on_redelivered=self.redelivered.append,
+            on_pulled=self.pulled.append,
         )
-        self.intake.puller = cast(Puller, self.pulls)
-        self.desk.lease_idle = self.intake.idle  # type: ignore[method-assign]
+        self.dispatcher.slots = cast(Slots[Lease], self)
+        self.desk.lease_idle = self.dispatcher.on_idle  # type: ignore[method-assign]
         self.desk.link._interests.clear()
         self.desk.link.lowlevel.subscribe_nowait(self.desk._inbox, self._receive)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         self.woken += 1
 
     def _receive(self, message: Msg) -> None:
         if message.reply:
             self.pulls.outstanding -= 1
-            self.intake.receive(Delivery(self.desk.connection, message, self.desk.link.sent_not_before))
+            self.dispatcher.receive(Delivery(self.desk.connection, message, self.desk.link.sent_not_before))
 
     def publish(self, count: int = 1) -> None:
         for _ in range(count):
@@ -108,9 +115,9 @@ class Setting:
     def filled(self, count: int) -> Setting:
         """Have that many deliveries come in."""
         self.publish(count)
-        self.intake.refill()
+        self.dispatcher.refill()
         self.settle_down()
-        assert len(self.intake) == count
+        assert len(self.dispatcher) == count
         return self
 
     def sent(self) -> list[tuple[int, bytes]]:
@@ -120,29 +127,25 @@ class Setting:
 def test_it_asks_for_what_can_start() -> None:
     setting = Setting(concurrency=5)
     setting.busy = 2
-    setting.intake.refill()
+    setting.dispatcher.refill()
     assert setting.pulls.asked == setting.pulled == [3]
-    setting.intake.refill()
+    setting.dispatcher.refill()
     assert setting.pulls.asked == [3]
 
 
-def test_without_a_puller_or_once_closed_it_asks_for_nothing() -> None:
+def test_once_closed_it_asks_for_nothing() -> None:
     setting = Setting()
-    setting.intake.puller = None
-    setting.intake.refill()
-    setting.intake.recheck_consumer(NoResponders("no matter"))
-    setting.intake.puller = cast(Puller, setting.pulls)
-    setting.intake.close()
-    setting.intake.refill()
-    setting.intake.completed()
-    setting.intake.recheck_consumer(NoResponders("no matter"))
+    setting.dispatcher.close()
+    setting.dispatcher.refill()
+    setting.dispatcher.completed()
+    setting.dispatcher.recheck_consumer(NoResponders("no matter"))
     assert not setting.pulls.asked
     assert not setting.pulls.suspicions
 
 
 def test_what_came_first_is_taken_first() -> None:
     setting = Setting().filled(4)
-    taken = [setting.intake.take() for _ in range(5)]
+    taken = [setting.dispatcher.take() for _ in range(5)]
     assert [lease and lease.delivery.sequence for lease in taken] == [1, 2, 3, 4, None]
     assert all(lease.started for lease in taken if lease)
     assert setting.woken == 4
@@ -152,7 +155,7 @@ def test_when_all_that_waited_is_lost_more_is_asked_for() -> None:
     setting = Setting(concurrency=4).filled(4)
     setting.clock.advance(2 * ACK_WAIT)
     setting.pulls.asked.clear()
-    assert setting.intake.take() is None
+    assert setting.dispatcher.take() is None
     assert setting.pulls.asked == [4]
 
 
@@ -161,29 +164,29 @@ def test_what_is_about_to_start_counts_when_others_were_lost() -> None:
     setting.clock.advance(2 * ACK_WAIT)
     setting.publish()
     setting.pulls.asked.clear()
-    setting.intake.refill()
+    setting.dispatcher.refill()
     setting.settle_down()
-    taken = setting.intake.take()
+    taken = setting.dispatcher.take()
     assert taken is not None
     assert taken.delivery.sequence in (1, 2, 3, 4)
-    assert setting.pulls.outstanding + 1 + len(setting.intake) == 4
+    assert setting.pulls.outstanding + 1 + len(setting.dispatcher) == 4
 
 
 def test_free_slots_without_a_request_or_with_work_that_does_not_start_are_a_standstill() -> None:
     setting = Setting(concurrency=3)
-    assert setting.intake.standing() == "3 slots are free, 0 jobs wait for one, 0 are asked for"
-    setting.intake.nudge()
-    assert setting.intake.standing() is None
+    assert setting.dispatcher.standing() == "3 slots are free, 0 jobs wait for one, 0 are asked for"
+    setting.dispatcher.nudge()
+    assert setting.dispatcher.standing() is None
     setting.publish(3)
     setting.settle_down()
-    assert setting.intake.standing() == "3 slots are free, 3 jobs wait for one, 0 are asked for"
+    assert setting.dispatcher.standing() == "3 slots are free, 3 jobs wait for one, 0 are asked for"
     setting.busy = 3
-    assert setting.intake.standing() is None
+    assert setting.dispatcher.standing() is None
     setting.busy, setting.pulls.can_request = 0, False
-    assert setting.intake.standing() is None
+    assert setting.dispatcher.standing() is None
     setting.pulls.can_request = True
-    setting.intake.close()
-    assert setting.intake.standing() is None
+    setting.dispatcher.close()
+    assert setting.dispatcher.standing() is None
 
 
 def test_a_standstill_that_nudging_does_not_end_is_an_error_that_says_how_it_stands() -> None:
@@ -221,7 +224,7 @@ def test_whatever_happens_a_worker_whose_slots_have_looked_does_not_stand_still(
 
     def take() -> None:
         """What a woken slot does: it takes until there is nothing, or no slot, left."""
-        while setting.busy < concurrency and (lease := setting.intake.take()) is not None:
+        while setting.busy < concurrency and (lease := setting.dispatcher.take()) is not None:
             setting.busy += 1
             running.append(lease)
 
@@ -229,7 +232,7 @@ def test_whatever_happens_a_worker_whose_slots_have_looked_does_not_stand_still(
         if running:
             setting.desk.keeper.settle(running.pop(), ACK)
             setting.busy -= 1
-            setting.intake.completed()
+            setting.dispatcher.completed()
 
     actions: dict[str, Callable[[], object]] = {
         "publish": lambda: setting.publish(3),
@@ -238,25 +241,25 @@ def test_whatever_happens_a_worker_whose_slots_have_looked_does_not_stand_still(
         "pause": lambda: setting.clock.advance(ACK_WAIT / 2),
         "long pause": lambda: setting.clock.advance(2 * ACK_WAIT),
         "lose the link": lambda: setattr(setting.pulls, "can_request", not setting.pulls.can_request),
-        "refill": setting.intake.refill,
+        "refill": setting.dispatcher.refill,
         "settle down": setting.settle_down,
     }
-    setting.intake.refill()
+    setting.dispatcher.refill()
     for step in steps:
         actions[step]()
 
     take()
     setting.pulls.can_request = True
-    assert setting.intake.standing() is None
+    assert setting.dispatcher.standing() is None
 
 
 def test_what_came_again_is_announced() -> None:
     setting = Setting().filled(1)
-    lease = setting.intake.take()
+    lease = setting.dispatcher.take()
     assert lease is not None
     assert not setting.redelivered
     assert setting.desk.keeper.settle(lease, Settlement.nak())
-    setting.intake.refill()
+    setting.dispatcher.refill()
     setting.settle_down()
     (again,) = setting.redelivered
     assert (again.sequence, again.attempt) == (1, 2)
@@ -264,18 +267,18 @@ def test_what_came_again_is_announced() -> None:
 
 def test_closing_hands_back_at_once_what_has_not_started() -> None:
     setting = Setting().filled(4)
-    first = setting.intake.take()
+    first = setting.dispatcher.take()
     assert first is not None
     setting.other.pull(4)
     setting.settle_down()
     setting.take_requests_back()
-    setting.intake.close()
+    setting.dispatcher.close()
     setting.settle_down()
     assert setting.sent() == [(2, b"-NAK"), (3, b"-NAK"), (4, b"-NAK")]
     assert sorted(lease.delivery.sequence for lease in setting.other.leases) == [2, 3, 4]
     assert setting.desk.keeper.is_held(first)
     assert len(setting.desk.keeper) == 1
-    setting.intake.close()
+    setting.dispatcher.close()
     assert len(setting.sent()) == 3
     setting.office.check()
 
@@ -283,7 +286,7 @@ def test_closing_hands_back_at_once_what_has_not_started() -> None:
 def test_what_is_handed_back_does_not_come_here_again() -> None:
     setting = Setting(concurrency=5).filled(3)
     assert setting.pulls.outstanding == 2
-    setting.intake.close()
+    setting.dispatcher.close()
     setting.settle_down()
     assert setting.sent() == [(1, b"-NAK"), (2, b"-NAK"), (3, b"-NAK")]
     assert len(setting.office.deliveries()) == 3
@@ -291,27 +294,27 @@ def test_what_is_handed_back_does_not_come_here_again() -> None:
 
 def test_what_still_comes_after_closing_is_handed_back_at_once() -> None:
     setting = Setting()
-    setting.intake.refill()
+    setting.dispatcher.refill()
     setting.settle_down()
     setting.publish(2)
     setting.take_requests_back()
-    setting.intake.close()
+    setting.dispatcher.close()
     setting.settle_down()
     assert setting.sent() == [(1, b"-NAK"), (2, b"-NAK")]
-    assert setting.intake.take() is None
+    assert setting.dispatcher.take() is None
     assert not setting.woken
     setting.office.check()
 
 
 def test_what_comes_after_closing_is_handed_back_once_more_when_there_was_no_link() -> None:
     setting = Setting()
-    setting.intake.refill()
+    setting.dispatcher.refill()
     setting.publish(1)
     setting.office.server.catch_up()
-    setting.intake.close()
+    setting.dispatcher.close()
     message, _ = setting.desk.link._socket[0]
     setting.desk.link.cut()
-    setting.intake.receive(Delivery(setting.desk.connection, message, setting.clock()))
+    setting.dispatcher.receive(Delivery(setting.desk.connection, message, setting.clock()))
     assert not setting.sent()
     setting.desk.link.mend()
     setting.pass_time(1)
@@ -322,10 +325,10 @@ def test_what_comes_after_closing_is_handed_back_once_more_when_there_was_no_lin
 def test_what_was_used_up_on_the_way_is_not_handed_back_after_closing() -> None:
     setting = Setting()
     setting.other.pull(2)
-    setting.intake.refill()
+    setting.dispatcher.refill()
     setting.settle_down()
     setting.publish(3)
-    setting.intake.close()
+    setting.dispatcher.close()
     # The process stands still; the server gives away what nobody answered for.
     setting.clock.advance(1.2 * ACK_WAIT)
     setting.settle_down()
@@ -335,24 +338,24 @@ def test_what_was_used_up_on_the_way_is_not_handed_back_after_closing() -> None:
 
 def test_what_was_used_up_on_the_way_is_not_performed() -> None:
     setting = Setting()
-    setting.intake.refill()
+    setting.dispatcher.refill()
     setting.settle_down()
     setting.publish(1)
     setting.clock.advance(ACK_WAIT)
     setting.settle_down()
-    assert setting.intake.take() is None
+    assert setting.dispatcher.take() is None
     assert not setting.sent()
 
 
 def test_what_was_lost_while_it_waited_is_not_performed() -> None:
     setting = Setting().filled(2)
     setting.desk.keeper.on_claim(1, 2)
-    lease = setting.intake.take()
+    lease = setting.dispatcher.take()
     assert lease is not None
     assert lease.delivery.sequence == 2
     setting.filled(1)
     setting.clock.advance(0.95 * ACK_WAIT)
-    assert setting.intake.take() is None
+    assert setting.dispatcher.take() is None
     assert not setting.sent()
 
 
@@ -362,8 +365,8 @@ def test_what_waited_for_a_third_is_handed_back_and_not_performed() -> None:
     setting.pass_time(0.4 * ACK_WAIT)
     assert setting.sent() == [(1, b"-NAK"), (2, b"-NAK")]
     # Not confirmed yet; it may be with somebody else.
-    assert setting.intake.take() is None
-    setting.intake.close()
+    assert setting.dispatcher.take() is None
+    setting.dispatcher.close()
     assert len(setting.sent()) == 2
     setting.office.check()
 
@@ -387,7 +390,7 @@ def test_what_the_user_asked_to_hoard_is_kept() -> None:
     setting = Setting(concurrency=1, batch=3).filled(3)
     setting.pass_time(5 * ACK_WAIT)
     assert {data for _, data in setting.sent()} == {b"+WPI"}
-    taken = [setting.intake.take() for _ in range(3)]
+    taken = [setting.dispatcher.take() for _ in range(3)]
     assert [lease and lease.delivery.sequence for lease in taken] == [1, 2, 3]
     assert all(setting.desk.keeper.settle(lease, ACK) for lease in taken if lease)
     setting.office.check()
@@ -396,14 +399,14 @@ def test_what_the_user_asked_to_hoard_is_kept() -> None:
 def test_a_suspicion_reaches_the_puller() -> None:
     setting = Setting()
     nobody = NoResponders("$JS.ACK")
-    setting.intake.recheck_consumer(nobody)
+    setting.dispatcher.recheck_consumer(nobody)
     assert setting.pulls.suspicions == [nobody]
 
 
 @pytest.mark.parametrize("count", [1, 7])
 def test_for_a_delivery_that_was_used_up_another_one_is_asked_for(count: int) -> None:
     setting = Setting(concurrency=count)
-    setting.intake.refill()
+    setting.dispatcher.refill()
     setting.settle_down()
     setting.publish(count)
     setting.clock.advance(ACK_WAIT)

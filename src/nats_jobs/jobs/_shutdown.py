@@ -10,26 +10,26 @@ import anyio
 from ..errors import UsageError
 from ._reasons import CancelReason
 
-__all__ = ("Stop", "check_grace")
+__all__ = ("Shutdown", "check_grace")
 
 
-class Stop:
-    """Whether a worker has been told to stop, and until when its jobs may go on.
+class Shutdown:
+    """Whether a worker was told to stop, and until when its jobs may go on.
 
     Attributes:
-        asked: set for good once it has been told, or has ended without.
+        requested: set for good once it was told, or has ended without.
         setting_up: a scope for what nobody waits for once it has been told.
         grace_ends: on the event loop's clock.
     """
 
     def __init__(self, grace: float) -> None:
-        self.asked = anyio.Event()
+        self.requested = anyio.Event()
         self.setting_up = anyio.CancelScope()
         self.grace_ends = math.inf
         self._usual_grace = grace
         self._grace_scope: anyio.CancelScope | None = None
 
-    def ask(self, grace: float | None = None) -> None:
+    def request(self, grace: float | None = None) -> None:
         """Tell it. A later call can only shorten the grace.
 
         Raises:
@@ -41,7 +41,7 @@ class Stop:
         if self._grace_scope is not None:
             self._grace_scope.deadline = self.grace_ends
 
-        self.asked.set()
+        self.requested.set()
         self.setting_up.cancel(CancelReason.STOP.text)
 
     def grace(self) -> anyio.CancelScope:

@@ -27,6 +27,8 @@ def test_a_job_shows_only_what_a_handler_may_touch() -> None:
         "processor",
         "progress",
         "reason",
+        "schedule_id",
+        "scheduled_for",
         "sequence",
         "shield",
         "stopping",

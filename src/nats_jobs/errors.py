@@ -24,6 +24,7 @@ __all__ = (
     "ConnectionLost",
     "ConsumerGone",
     "DecodeError",
+    "DelayUncertain",
     "Difference",
     "EncodeError",
     "EnqueueFailed",
@@ -35,6 +36,7 @@ __all__ = (
     "MissingExtra",
     "NatsJobsError",
     "NoResponders",
+    "NoSchedules",
     "NotConfirmed",
     "PayloadTooLarge",
     "PermissionDenied",
@@ -367,6 +369,36 @@ class PublishRefused(NatsJobsError):
 
 
 # Jobs.
+
+
+@dataclass(eq=False)
+class NoSchedules(NatsJobsError):
+    """The server does not keep the delayed jobs of a stream: it is too old, or the stream was not given schedules."""
+
+    stream: str
+    version: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"stream {self.stream!r} keeps no schedules (the server is {self.version}; 2.12 is needed, and allow_msg_schedules in "
+            f"the stream_config of a definition): {self.reason}"
+        )
+
+
+@dataclass(eq=False)
+class DelayUncertain(NatsJobsError):
+    """A delayed job was cancelled or rescheduled so late that it may be performed all the same."""
+
+    stream: str
+    sequence: int
+    what: str
+
+    def __str__(self) -> str:
+        return (
+            f"delayed job {self.sequence} of stream {self.stream!r} was {self.what}, but the server's answer came after its time: "
+            "it may be performed all the same; look whether it was"
+        )
 
 
 @dataclass(frozen=True)

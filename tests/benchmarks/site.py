@@ -65,6 +65,6 @@ async def _fill(run: Run, p: JobProcessor, subject: str) -> None:
         if run.labelled:
             await p.enqueue_many(subject, [one.decode() for one in data])
         else:
-            _, failures = await publish_many(p.connection, subject, [(b"", one) for one in data], timeout=20)
+            _, failures = await publish_many(p.connection, [(subject, b"", one) for one in data], timeout=20)
             if failures:
                 raise ExceptionGroup("the stream could not be filled", list(failures.values()))

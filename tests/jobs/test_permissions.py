@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from nats.js.api import ConsumerConfig
+from nats.js.api import ConsumerConfig, StreamConfig
 
 from nats_jobs import Job, JobDef, JobProcessor, Reject, job_processor
 from nats_jobs.errors import PermissionDenied
@@ -140,6 +141,47 @@ async def test_once_it_was_set_up_a_worker_does_without_the_permission_to_set_up
         with pytest.raises(PermissionDenied):
             await p.api.update_stream({"name": STREAM, "republish": {"src": ">", "dest": "other.>"}})
 
+        await handle.stop()
+
+
+async def test_a_producer_has_the_server_keep_delayed_jobs_and_cancels_and_reschedules_them(url: str) -> None:
+    config = StreamConfig(allow_msg_schedules=True)
+    defn: JobDef[Any] = JobDef(stream=STREAM, perform=perform, stream_config=config)
+    seen = Seen()
+    async with (
+        connected_as("worker", url, on_event=seen) as worker,
+        connected_as("producer", url, on_event=seen) as producer,
+    ):
+        handle = await worker.start(defn)
+        one, two, _ = await producer.enqueue_many(defn, ["one", "two", "three"], delay=3600)
+        assert await one.cancel()
+        assert await two.reschedule(datetime.now(UTC))
+        await seen.wait_for(Complete)
+        assert [event.attempt for event in seen.of(Complete)] == [1]
+        await handle.stop()
+
+    assert not seen.of(ServerError)
+
+
+async def test_a_producer_that_may_not_look_at_the_stream_has_delayed_jobs_wait_with_their_workers(
+    tmp_path: Path,
+) -> None:
+    lines = AUTHORIZATION.read_text().splitlines()
+    rest = "\n".join(
+        line for line in lines if "CONSUMER.LIST" not in line and "nats_jobs.schedules" not in line
+    )
+    config = StreamConfig(allow_msg_schedules=True)
+    defn: JobDef[Any] = JobDef(stream=STREAM, perform=perform, stream_config=config)
+    seen = Seen()
+    async with (
+        server_with(rest, tmp_path) as url,
+        connected_as("worker", url, on_event=seen) as worker,
+        connected_as("producer", url) as producer,
+    ):
+        handle = await worker.start(defn)
+        await producer.enqueue(defn, "one", delay=0.3)
+        await seen.wait_for(Complete)
+        assert [event.attempt for event in seen.of(Complete)] == [2]
         await handle.stop()
 
 

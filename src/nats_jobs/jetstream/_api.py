@@ -140,6 +140,17 @@ class JetStreamApi:
     async def consumer(self, stream: str, name: str) -> Info:
         return await self._info(f"CONSUMER.INFO.{stream}.{name}")
 
+    async def consumers(self, stream: str) -> list[dict[str, Any]]:
+        """Return the configurations of all consumers of a stream."""
+        call = f"CONSUMER.LIST.{stream}"
+        found: list[dict[str, Any]] = []
+        while True:
+            page = await self.request(call, {"offset": len(found)})
+            entries = field_of(page, "consumers", list, call, [])
+            found += [field_of(entry, "config", dict, call) for entry in entries]
+            if not entries or len(found) >= field_of(page, "total", int, call, 0):
+                return found
+
     async def create_consumer(self, stream: str, config: dict[str, Any]) -> Info:
         """Create; `CONSUMER_EXISTS` when it exists with another configuration (nats-server 2.10 and newer)."""
         return await self._put_consumer(stream, config, "create")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 
 from .._untrusted import field_of, parse_json, shorten
-from ..errors import Malformed, PublishRefused
+from ..errors import Malformed, PublishRefused, UsageError
 from ..wire import Msg
 
 __all__ = ("Enqueued", "parse_pub_ack")
@@ -17,6 +18,26 @@ class Enqueued(NamedTuple):
     stream: str
     sequence: int
     duplicate: bool
+
+    async def cancel(self) -> bool:
+        """Cancel a delayed job that was not performed yet. See `ScheduledJob.cancel`.
+
+        Raises:
+            UsageError: it was enqueued without a delay.
+        """
+        raise UsageError(self._not_delayed)
+
+    async def reschedule(self, at: datetime) -> bool:
+        """Give a delayed job another time; False when it is too late. See `ScheduledJob.reschedule`.
+
+        Raises:
+            UsageError: it was enqueued without a delay.
+        """
+        raise UsageError(self._not_delayed)
+
+    @property
+    def _not_delayed(self) -> str:
+        return f"job {self.sequence} of stream {self.stream!r} was enqueued without a delay; a worker may have it already"
 
 
 # Streams, by all that their acks say before the sequence, which is the last and nearly always all that

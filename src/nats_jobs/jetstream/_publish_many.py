@@ -21,12 +21,12 @@ _MAX_BYTES_IN_FLIGHT = 4 * 1024 * 1024
 # Messages after which the link gets a turn: the server works on them while the next are made.
 _YIELD_INTERVAL = 128
 
-# Encoded headers, and data.
-_Message = tuple[bytes, bytes]
+# Subject, encoded headers, and data.
+_Message = tuple[str, bytes, bytes]
 
 
 async def publish_many(
-    connection: Connection, subject: str, messages: Iterable[_Message], *, timeout: float
+    connection: Connection, messages: Iterable[_Message], *, timeout: float
 ) -> tuple[dict[int, Enqueued], dict[int, Exception]]:
     """Publish messages, many at a time, and wait for every confirmation.
 
@@ -34,7 +34,7 @@ async def publish_many(
     than their neighbours. Cancelling leaves open which were stored.
 
     Args:
-        messages: for each its encoded headers, with a message id so that it can be repeated, and its data.
+        messages: for each its subject, its encoded headers, with a message id so that it can be repeated, and its data.
         timeout: seconds that a message may be repeated after it was first tried.
     """
     acks: dict[int, Enqueued] = {}
@@ -43,7 +43,7 @@ async def publish_many(
     tries = 0
     deadline: float | None = None
     while True:
-        one_pass = _Pass(connection, subject, acks, failures)
+        one_pass = _Pass(connection, acks, failures)
         await one_pass.run(todo)
         if not one_pass.retryable:
             return acks, failures
@@ -52,7 +52,7 @@ async def publish_many(
         tries += 1
         deadline = deadline or anyio.current_time() + timeout
         if anyio.current_time() + wait >= deadline:
-            for index, (_, error) in one_pass.retryable.items():
+            for index, ((subject, _, _), error) in one_pass.retryable.items():
                 failures[index] = NotConfirmed(subject, timeout, str(error))
 
             return acks, failures
@@ -67,13 +67,11 @@ class _Pass:
     def __init__(
         self,
         connection: Connection,
-        subject: str,
         acks: dict[int, Enqueued],
         failures: dict[int, Exception],
     ) -> None:
         self.retryable: dict[int, tuple[_Message, Exception]] = {}
         self._connection = connection
-        self._subject = subject
         self._acks = acks
         self._failures = failures
         self._unanswered: dict[int, tuple[_Message, str]] = {}
@@ -98,10 +96,10 @@ class _Pass:
                 self._connection.lowlevel.cancel_request(reply_subject)
 
     def _send(self, index: int, message: _Message) -> None:
-        block, data = message
+        subject, block, data = message
         try:
             reply_subject = self._connection.lowlevel.request_nowait(
-                self._subject, data, partial(self._on_reply, index), block
+                subject, data, partial(self._on_reply, index), block
             )
         except ConnectionLost as error:
             self.retryable[index] = message, error
@@ -126,16 +124,17 @@ class _Pass:
     def _give_up_silent(self) -> None:
         for index, (message, reply_subject) in self._unanswered.items():
             self._connection.lowlevel.cancel_request(reply_subject)
-            self.retryable[index] = message, RequestTimeout(self._subject, TRY_TIMEOUT)
+            self.retryable[index] = message, RequestTimeout(message[0], TRY_TIMEOUT)
 
         self._unanswered.clear()
         self._bytes = 0
 
     def _on_reply(self, index: int, reply: Reply) -> None:
         message, _ = self._unanswered.pop(index)
-        self._bytes -= len(message[1])
+        subject, _, data = message
+        self._bytes -= len(data)
         try:
-            self._acks[index] = parse_pub_ack(self._subject, unwrap_reply(reply, self._subject))
+            self._acks[index] = parse_pub_ack(subject, unwrap_reply(reply, subject))
         except NatsJobsError as error:
             if is_retryable(error):
                 self.retryable[index] = message, error

@@ -1,8 +1,10 @@
 """Background jobs: definitions, workers, the life of a job, enqueueing."""
 
+from ..delays import NOT_BEFORE as NOT_BEFORE
 from ..jetstream import Enqueued as Enqueued
 from ._definition import JobDef as JobDef, JobOptions as JobOptions, job as job
 from ._definition_checks import is_async as is_async
+from ._destination import subject_of as subject_of
 from ._detached_job import DetachedJob as DetachedJob
 from ._emitter import Emitter as Emitter, logger as logger
 from ._handle import JobHandle as JobHandle
@@ -13,12 +15,10 @@ from ._middleware import (
     Middleware as Middleware,
     MiddlewareStack as MiddlewareStack,
 )
-from ._not_before import NOT_BEFORE as NOT_BEFORE
 from ._process_child import refuse_in_import as refuse_in_import, tell_parent as tell_parent
 from ._process_parent import ProcessEnded as ProcessEnded
 from ._process_pool import ProcessPool as ProcessPool
 from ._processor import Processor as Processor, Service as Service
-from ._producer import subject_of as subject_of
 from ._reasons import CancelReason as CancelReason
 from ._setup import set_up_stream as set_up_stream
 from ._shutdown import check_grace as check_grace

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, c
 
 import anyio
 
+from ..delays import id_in
 from ..errors import JobCutShort
 from ..jetstream import Delivery
 from ..wire import Headers
@@ -107,9 +108,8 @@ class Job(Generic[T]):
     @property
     def id(self) -> str | None:
         """The message id that it was enqueued with; None when its publisher gave none."""
-        return (
-            self._control.delivery.headers.get("Nats-Msg-Id") if self._control.delivery.has_headers else None
-        )
+        delivery = self._control.delivery
+        return id_in(delivery.headers) if delivery.has_headers else None
 
     @property
     def stream(self) -> str:

@@ -13,22 +13,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .._untrusted import parse_moment
+from ..delays import NOT_BEFORE, due_of, is_schedule
 from ..errors import Malformed, UsageError
 from ..jetstream import Delivery
-from ..units import utc_text
 
-__all__ = ("MAX_DELAY", "NOT_BEFORE", "not_before", "seconds_to_wait", "was_delayed")
+__all__ = ("MAX_DELAY", "due_at", "seconds_to_wait", "was_delayed")
 
-NOT_BEFORE = "Nats-Jobs-Not-Before"
 # Seconds: a year.
 MAX_DELAY = 365 * 86_400.0
 # Seconds by which the clocks of producer and worker may differ.
 _CLOCK_SKEW = 60.0
+# Seconds after which what is no job is looked at again.
+_AGAIN = 60.0
 _NOT_BEFORE = NOT_BEFORE.encode()
 
 
-def not_before(delay: Any, at: Any, max_delay: float = MAX_DELAY) -> str | None:
-    """Return the header for a job that is to wait; None when its time has come already.
+def due_at(delay: Any, at: Any, max_delay: float = MAX_DELAY) -> datetime | None:
+    """Return when a job is to be performed; None when its time has come already.
 
     Raises:
         UsageError: both were given, one that is not a delay or not an aware datetime, or one beyond `max_delay`.
@@ -52,7 +53,7 @@ def not_before(delay: Any, at: Any, max_delay: float = MAX_DELAY) -> str | None:
             "give its definition a larger max_delay"
         )
 
-    return utc_text(at) if wait > 0 else None
+    return at.astimezone(UTC) if wait > 0 else None
 
 
 def was_delayed(delivery: Delivery) -> bool:
@@ -66,6 +67,9 @@ def seconds_to_wait(delivery: Delivery, max_delay: float) -> float:
     Raises:
         Malformed: the time is further away than any producer of ours would set.
     """
+    if is_schedule(delivery.subject):
+        return _until_it_is_gone(delivery)
+
     text = delivery.first_header(_NOT_BEFORE)
     if text is None:
         return 0.0
@@ -80,6 +84,16 @@ def seconds_to_wait(delivery: Delivery, max_delay: float) -> float:
         raise Malformed(NOT_BEFORE, f"{wait:.0f} s away, beyond max_delay of {max_delay:g} s")
 
     return max(0.0, wait)
+
+
+def _until_it_is_gone(delivery: Delivery) -> float:
+    """A consumer without a filter was given a schedule, which is no job: the server removes it at its time."""
+    try:
+        wait = (due_of(delivery.headers) - datetime.now(UTC)).total_seconds()
+    except Malformed:
+        return _AGAIN
+
+    return max(_AGAIN, wait + _CLOCK_SKEW)
 
 
 def _after(delay: Any) -> datetime:

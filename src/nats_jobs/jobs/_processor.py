@@ -13,16 +13,19 @@ from anyio.abc import TaskGroup
 from nats.js.client import JetStreamContext
 
 from ..dead_letters import DeadLetters
+from ..delays import ScheduledJob, scheduled_jobs
 from ..errors import UsageError
 from ..jetstream import Enqueued, JetStreamApi, jetstream_context
 from ..wire import HeaderInput
 from ._context import WorkerContext
 from ._definition import JobDef, PayloadOf
+from ._definition_checks import check_name
+from ._destination import checked_headers
 from ._emitter import Emitter
 from ._event_stream import EventStream
 from ._handle import JobHandle
 from ._middleware import EnqueueRequest, MiddlewareStack
-from ._producer import Producer, checked_headers
+from ._producer import Producer
 from ._shutdown import check_grace
 from ._unresponsive import UnresponsivePolicy
 from ._worker import Worker
@@ -72,7 +75,7 @@ class Processor:
         self._group = group
         self._emitter = emitter
         self.enqueue_timeout = enqueue_timeout
-        self._producer = Producer(api.connection, timeout=enqueue_timeout)
+        self._producer = Producer(api, timeout=enqueue_timeout)
         self._dead_letters = DeadLetters(api)
         self._js = jetstream_context(api.connection, js_prefix=api.prefix)
         self._workers: list[Worker[Any]] = []
@@ -201,7 +204,8 @@ class Processor:
             payload: encoded with the definition's codec; MSGPACK for a subject.
             id: a second job with the same id inside the stream's duplicate window (2 minutes by default) is
                 not stored. Default: a fresh one.
-            delay: seconds until it is performed; the wait is one delivery.
+            delay: seconds until it is performed. In a stream with `allow_msg_schedules` (nats-server 2.12) the server
+                keeps the job until then; in others its workers do, and the wait is one delivery.
             at: when it is performed, an aware datetime.
             headers: names and values to go with it.
             subject: where to publish it, when the stream of the definition has several subjects.
@@ -260,6 +264,31 @@ class Processor:
             request.enqueued = stored = await send(request.payloads, headers=request.headers)
 
         return stored
+
+    async def scheduled(
+        self, target: JobDef[Any] | str, *, after: int = 0, limit: int = 1000
+    ) -> list[ScheduledJob]:
+        """Return the delayed jobs of a stream whose time has not come, in the order in which they were stored.
+
+        In a stream with schedules these are the jobs that the server keeps. In others they lie among all jobs, of
+        which one call reads at most 10,000.
+
+        Args:
+            target: a definition, or the name of a stream.
+            after: return those whose sequence is higher: that of the last one, for the next page.
+            limit: return so many at most; 1 or more.
+
+        Raises:
+            UsageError: bad input.
+            ApiError: there is no such stream, for instance.
+            NoResponders, RequestTimeout, ConnectionLost, PermissionDenied: the server did not answer.
+        """
+        stream = target.stream if isinstance(target, JobDef) else target
+        check_name("target", stream)
+        if after < 0 or limit < 1:
+            raise UsageError(f"after is {after!r} and limit {limit!r}; 0 or more, and 1 or more, are needed")
+
+        return await scheduled_jobs(self.api, stream, after=after, limit=limit)
 
     # Watching...
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
-from functools import cached_property, lru_cache
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import count, islice
 from threading import get_ident
 from typing import Any, TypeVar
 
-from ..codecs import MSGPACK, RAW, Codec, by_content_type
-from ..errors import EnqueueFailed, UsageError
-from ..jetstream import Enqueued, publish, publish_many
-from ..wire import Connection, HeaderInput, check_publish_subject, encode_headers, unique_token
+from .. import delays
+from ..errors import EnqueueFailed, NotConfirmed, PublishRefused, UsageError
+from ..jetstream import Enqueued, JetStreamApi, publish, publish_many
+from ..wire import HeaderInput, unique_token
 from ._definition import JobDef, PayloadOf
-from ._not_before import MAX_DELAY, NOT_BEFORE, not_before
+from ._destination import Destination, destination_of
+from ._not_before import MAX_DELAY, due_at
+from ._routes import DelayedRoute, Route, ScheduleRoute
 
-__all__ = ("Producer", "checked_headers", "subject_of")
+__all__ = ("Producer",)
 
 T = TypeVar("T")
 
@@ -26,12 +28,14 @@ _MAX_DESTINATIONS = 256
 class Producer:
     """Puts jobs into streams."""
 
-    def __init__(self, connection: Connection, *, timeout: float) -> None:
-        self._connection = connection
+    def __init__(self, api: JetStreamApi, *, timeout: float) -> None:
+        self._api = api
+        self._connection = api.connection
+        self._homes = delays.Homes(api, timeout=timeout)
         self._timeout = timeout
         self._thread = get_ident()
         # Of its own, so that definitions do not outlive the producers that know them.
-        self._destination = lru_cache(maxsize=_MAX_DESTINATIONS)(_destination)
+        self._destination = lru_cache(maxsize=_MAX_DESTINATIONS)(destination_of)
         # A unique stem, and a number: an id of its own for every job, at the price of a number.
         stem = unique_token().encode()
         self._fresh_ids = (b"%b%x" % (stem, number) for number in count())
@@ -49,15 +53,22 @@ class Producer:
     ) -> Enqueued:
         self._check_thread()
         destination = self._destination(_checked_target(target), subject)
-        block = destination.labels(not_before(delay, at, _max_delay(target)), headers)
+        due = due_at(delay, at, _max_delay(target))
+        theirs = destination.checked(headers)
         data = destination.codec.encode(payload)
-        return await publish(
-            self._connection,
-            destination.subject,
-            block(next(self._fresh_ids) if id is None else _encoded_id(id)),
-            data,
-            timeout=self._timeout,
-        )
+        key = next(self._fresh_ids) if id is None else _encoded_id(id)
+        if due is None:
+            subject, block = destination.route(theirs).address(key)
+            return await publish(self._connection, subject, block, data, timeout=self._timeout)
+
+        route = await self._delayed_route(destination, due, theirs)
+        subject, block = route.address(key)
+        try:
+            ack = await publish(self._connection, subject, block, data, timeout=self._timeout)
+        except (PublishRefused, NotConfirmed) as error:
+            return self._earlier(route, error, key)
+
+        return route.confirmed(ack, key, data)
 
     async def enqueue_many(
         self,
@@ -72,17 +83,72 @@ class Producer:
     ) -> list[Enqueued]:
         self._check_thread()
         destination = self._destination(_checked_target(target), subject)
-        block = destination.labels(not_before(delay, at, _max_delay(target)), headers)
+        due = due_at(delay, at, _max_delay(target))
+        theirs = destination.checked(headers)
         # All are encoded before the first is sent: a bad one must not leave half of them enqueued.
         data = [*map(destination.codec.encode, payloads)]
-        blocks = map(block, self._ids(ids, len(data)))
-        stored, failures = await publish_many(
-            self._connection, destination.subject, zip(blocks, data, strict=True), timeout=self._timeout
-        )
+        keys = self._ids(ids, len(data))
+        if due is None:
+            return await self._send_many(destination.route(theirs), keys, data)
+
+        route = await self._delayed_route(destination, due, theirs)
+        return await self._send_many_delayed(route, [*keys], data)
+
+    async def _send_many(self, route: Route, keys: Iterable[bytes], data: list[bytes]) -> list[Enqueued]:
+        messages = ((*route.address(key), one) for key, one in zip(keys, data, strict=True))
+        stored, failures = await publish_many(self._connection, messages, timeout=self._timeout)
         if failures:
             raise EnqueueFailed(dict(sorted(failures.items())), len(data))
 
         return [stored[position] for position in range(len(data))]
+
+    async def _send_many_delayed(
+        self, route: DelayedRoute, keys: list[bytes], data: list[bytes]
+    ) -> list[Enqueued]:
+        messages = ((*route.address(key), one) for key, one in zip(keys, data, strict=True))
+        stored, failures = await publish_many(self._connection, messages, timeout=self._timeout)
+        for position, ack in stored.items():
+            stored[position] = route.confirmed(ack, keys[position], data[position])
+
+        for position, error in list(failures.items()):
+            try:
+                stored[position] = self._earlier(route, error, keys[position])
+            except (PublishRefused, NotConfirmed):
+                continue
+
+            del failures[position]
+
+        if failures:
+            raise EnqueueFailed(dict(sorted(failures.items())), len(data))
+
+        return [stored[position] for position in range(len(data))]
+
+    async def _delayed_route(
+        self, destination: Destination, due: datetime, theirs: dict[str, str | Sequence[str]]
+    ) -> DelayedRoute:
+        """Let the server keep the job where it can; else the workers give it back until its time."""
+        home = await self._homes.of(destination.stream, destination.subject)
+        wait = (due - datetime.now(UTC)).total_seconds()
+        if home is not None and not home.outlasts(wait):
+            raise UsageError(
+                f"the job would wait for {wait:.0f} s, and stream {home.stream!r} keeps messages for {home.max_age:g} s: it would be "
+                "gone before its time; give the stream a longer max_age, or allow_msg_schedules and allow_msg_ttl"
+            )
+
+        if home is not None and home.keeps_schedules:
+            return ScheduleRoute(self._api, destination, home, due, theirs)
+
+        return DelayedRoute(self._api, destination, due, theirs)
+
+    def _earlier(self, route: DelayedRoute, error: Exception, key: bytes) -> Enqueued:
+        """Return the job that waits already under the same id, if that is what the error says; else raise it."""
+        earlier = route.earlier(error, key)
+        if earlier is None:
+            # The stream may not be any more what it was.
+            self._homes.forget()
+            raise error
+
+        return earlier
 
     def _check_thread(self) -> None:
         """The confirmation arrives in the event loop of the processor: another one would never learn of it."""
@@ -103,90 +169,11 @@ class Producer:
         return [*map(_encoded_id, ids)]
 
 
-class _Destination:
-    """Where jobs go, and what they are labelled with."""
-
-    def __init__(self, subject: str, stream: str | None, codec: Codec) -> None:
-        self.subject = subject
-        self.codec = codec
-        self._stream = stream
-
-    def labels(self, wait_until: str | None, headers: HeaderInput | None) -> Callable[[bytes], bytes]:
-        """Return a function that makes the header block for an id."""
-        if wait_until is None and headers is None:
-            return self._plain
-
-        theirs = checked_headers(headers)
-        self._check_content_type(theirs)
-        return self._labels(wait_until, theirs)
-
-    def _check_content_type(self, theirs: dict[str, str | Sequence[str]]) -> None:
-        """A worker believes the label. RAW says nothing of the bytes, so there the label may say it."""
-        if self.codec is RAW:
-            return
-
-        for name, value in theirs.items():
-            text = value if isinstance(value, str) else next(iter(value), "")
-            if name.lower() == "content-type" and not self._is_ours(text):
-                raise UsageError(
-                    f"headers: {name} is {text!r}, and the payload is encoded as {self.codec.name}: no worker could decode "
-                    "it; leave the header out, or give the definition another codec"
-                )
-
-    def _is_ours(self, content_type: str) -> bool:
-        """A type that we do not know is the user's affair."""
-        said = by_content_type(content_type)
-        return said is None or said is (by_content_type(self.codec.content_type) or self.codec)
-
-    @cached_property
-    def _plain(self) -> Callable[[bytes], bytes]:
-        return self._labels(None, {})
-
-    def _labels(
-        self, wait_until: str | None, theirs: dict[str, str | Sequence[str]]
-    ) -> Callable[[bytes], bytes]:
-        # The headers of many jobs are the same but for the id: the block is built once, around a place for it.
-        place = unique_token()
-        ours: dict[str, str | Sequence[str]] = {"Nats-Msg-Id": place, "Content-Type": self.codec.content_type}
-        if self._stream is not None:
-            ours["Nats-Expected-Stream"] = self._stream
-
-        if wait_until is not None:
-            ours[NOT_BEFORE] = wait_until
-
-        before, _, after = encode_headers(ours | theirs).partition(place.encode())
-        return lambda id: b"%b%b%b" % (before, id, after)
-
-
-def _destination(target: JobDef[Any] | str, subject: str | None) -> _Destination:
-    if isinstance(target, JobDef):
-        subject = subject_of(target) if subject is None else subject
-        return _Destination(check_publish_subject(subject), target.stream, target.encoder)
-
-    if subject is not None:
-        raise UsageError(f"target is the subject {target!r}, and subject {subject!r} was given as well")
-
-    return _Destination(check_publish_subject(target), None, MSGPACK)
-
-
 def _checked_target(target: Any) -> Any:
     if not isinstance(target, JobDef | str):
         raise UsageError(f"target is {target!r}; a JobDef or a subject is needed")
 
     return target
-
-
-def subject_of(defn: JobDef[Any]) -> str:
-    """Where the jobs of a definition are published to: its filter, else the first plain subject of its stream."""
-    consumer, stream = defn.consumer_config, defn.stream_config
-    filters = (consumer.filter_subject, *(consumer.filter_subjects or ())) if consumer else ()
-    candidates = [subject for subject in (defn.filter_subject, *filters) if subject]
-    candidates = candidates or (stream and stream.subjects) or [defn.stream]
-    for subject in candidates:
-        if "*" not in subject and ">" not in subject:
-            return subject
-
-    raise UsageError(f"{defn} takes jobs on {', '.join(candidates)}; say which subject with subject=…")
 
 
 def _encoded_id(id: Any) -> bytes:
@@ -198,25 +185,6 @@ def _encoded_id(id: Any) -> bytes:
             pass
 
     raise UsageError(f"id is {id!r}; a text of one line is needed")
-
-
-def checked_headers(headers: Any) -> dict[str, str | Sequence[str]]:
-    """Return the headers that a caller has given, or raise `UsageError`."""
-    if headers is None:
-        return {}
-
-    if not isinstance(headers, Mapping):
-        raise UsageError(f"headers is {headers!r}; a mapping of names to texts is needed")
-
-    for name, value in headers.items():
-        texts = (value,) if isinstance(value, str) else value
-        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in (name, *texts)):
-            raise UsageError(f"headers: {name!r} is {value!r}; a text, or a list of texts, is needed")
-
-    if "Nats-Msg-Id" in headers:
-        raise UsageError("headers: give the Nats-Msg-Id as id=… instead")
-
-    return dict(headers)
 
 
 def _max_delay(target: JobDef[Any] | str) -> float:

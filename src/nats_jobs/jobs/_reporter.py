@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..dead_letters import StoredMessage
+from ..delays import id_in
 from ..events import JobEvent, WorkerEvent
 from ..jetstream import Delivery
 from ._bound_consumer import BoundConsumer
@@ -45,7 +46,7 @@ class Reporter:
                     subject=delivery.subject,
                     sequence=delivery.sequence,
                     attempt=delivery.attempt,
-                    id=delivery.headers.get("Nats-Msg-Id") if delivery.has_headers else None,
+                    id=id_in(delivery.headers) if delivery.has_headers else None,
                     **fields,
                 )
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from .. import delays
-from .._untrusted import field_of
 from ..errors import ApiError
 from ..jetstream import JetStreamApi, is_retryable
 from ..jobs import logger
@@ -25,7 +24,7 @@ async def give_records(api: JetStreamApi, name: str, config: dict[str, Any]) -> 
     if await api.level() < delays.MIN_API_LEVEL or not delays.may_have_schedules(config):
         return False
 
-    consumers = await _consumers(api, name)
+    consumers = await api.consumers(name)
     covering = [consumer for consumer in consumers if delays.covers_schedules(consumer, name)]
     if not all(_is_ours(consumer) for consumer in covering):
         return False
@@ -67,15 +66,3 @@ async def _limit_to_jobs(api: JetStreamApi, stream: dict[str, Any], consumer: di
     ours = delays.filter_of_jobs(stream)
     metadata = (consumer.get("metadata") or {}) | ours["metadata"]
     await api.update_consumer(stream["name"], consumer | ours | {"metadata": metadata})
-
-
-async def _consumers(api: JetStreamApi, stream: str) -> list[dict[str, Any]]:
-    """Return the configurations of the consumers of a stream."""
-    call = f"CONSUMER.LIST.{stream}"
-    found: list[dict[str, Any]] = []
-    while True:
-        page = await api.request(call, {"offset": len(found)})
-        entries = field_of(page, "consumers", list, call, [])
-        found += [field_of(entry, "config", dict, call) for entry in entries]
-        if not entries or len(found) >= field_of(page, "total", int, call, 0):
-            return found

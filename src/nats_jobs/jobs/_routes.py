@@ -1,0 +1,112 @@
+"""How jobs of one kind are sent: at once, or to wait with their workers or at the server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from .. import delays
+from ..errors import PublishRefused
+from ..jetstream import Enqueued, ErrorCode, JetStreamApi
+from ..units import utc_text
+from ..wire import encode_headers, unique_token
+
+if TYPE_CHECKING:
+    from ._destination import Destination
+
+__all__ = ("DelayedRoute", "Route", "ScheduleRoute")
+
+_Headers = dict[str, str | Sequence[str]]
+
+
+class Route:
+    """To be performed as soon as a worker is free.
+
+    The headers of many jobs are the same but for the id: the block is built once, around a place for it.
+    """
+
+    def __init__(self, subject: str, headers: _Headers, id_headers: Sequence[str] = ("Nats-Msg-Id",)) -> None:
+        self.subject = subject
+        place = unique_token()
+        self._parts = encode_headers(dict.fromkeys(id_headers, place) | headers).split(place.encode())
+
+    def address(self, id: bytes) -> tuple[str, bytes]:
+        """Return subject and header block of a job."""
+        return self.subject, id.join(self._parts)
+
+
+class DelayedRoute(Route):
+    """To be stored at once, and given back by the workers until its time."""
+
+    def __init__(self, api: JetStreamApi, destination: Destination, due: datetime, theirs: _Headers) -> None:
+        super().__init__(destination.subject, destination.labels({delays.NOT_BEFORE: utc_text(due)}, theirs))
+        self._api = api
+        self._due = due
+
+    def confirmed(self, ack: Enqueued, id: bytes, data: bytes) -> Enqueued:
+        """Return what the caller is given for a job that is stored."""
+        job = delays.ScheduledJob(
+            api=self._api,
+            stream=ack.stream,
+            sequence=ack.sequence,
+            subject=self.subject,
+            due=self._due,
+            data=data,
+            schedule=None,
+            block=self.address(id)[1],
+        )
+        return delays.EnqueuedLater.of(ack, job)
+
+    def earlier(self, error: Exception, id: bytes) -> Enqueued | None:
+        """Return the job that waits already under the same id, if that is what the error says."""
+        return None
+
+
+class ScheduleRoute(DelayedRoute):
+    """To be kept by the server until its time, on a subject that is made of the id: one of each can wait."""
+
+    def __init__(
+        self, api: JetStreamApi, destination: Destination, home: delays.Home, due: datetime, theirs: _Headers
+    ) -> None:
+        place = unique_token()
+        schedule = delays.headers_of_schedule(
+            place, home.stream, destination.subject, due, outlives_max_age=home.has_ttl
+        )
+        Route.__init__(self, destination.subject, {}, ())
+        self._api = api
+        self._due = due
+        self._home = home
+        headers = {"Nats-Msg-Id": place} | destination.labels(schedule, theirs)
+        self._parts = encode_headers(headers).split(place.encode())
+
+    def address(self, id: bytes) -> tuple[str, bytes]:
+        return delays.subject_of_schedule(self._home.stream, id), id.join(self._parts)
+
+    def confirmed(self, ack: Enqueued, id: bytes, data: bytes) -> Enqueued:
+        schedule, block = self.address(id)
+        if ack.duplicate:
+            return delays.EnqueuedLater.earlier(ack, self._api, schedule)
+
+        job = delays.ScheduledJob(
+            api=self._api,
+            stream=ack.stream,
+            sequence=ack.sequence,
+            subject=self.subject,
+            due=self._due,
+            data=data,
+            schedule=schedule,
+            outlives_max_age=self._home.has_ttl,
+            block=block,
+        )
+        return delays.EnqueuedLater.of(ack, job)
+
+    def earlier(self, error: Exception, id: bytes) -> Enqueued | None:
+        if not isinstance(error, PublishRefused) or error.err_code != ErrorCode.WRONG_LAST_SEQUENCE:
+            return None
+
+        # "wrong last sequence: 7"
+        said = re.search(r"([0-9]{1,20})$", error.reason)
+        ack = Enqueued(self._home.stream, int(said[1]) if said else 0, duplicate=True)
+        return delays.EnqueuedLater.earlier(ack, self._api, self.address(id)[0])

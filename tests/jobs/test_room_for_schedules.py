@@ -50,13 +50,14 @@ async def started(p: JobProcessor, defn: JobDef[Any]) -> None:
         StreamConfig(),
         StreamConfig(discard=DiscardPolicy.NEW),
         StreamConfig(allow_msg_schedules=False),
-        StreamConfig(allow_msg_schedules=True, subjects=["everything.>", "nats_jobs.schedules.*.x"]),
+        StreamConfig(allow_msg_schedules=True, subjects=["X", "nats_jobs.schedules.X.x"]),
     ],
 )
 async def test_a_stream_that_is_to_have_no_schedules_or_cannot_is_made_as_it_was_asked_for(
     p: JobProcessor, name: str, config: StreamConfig
 ) -> None:
-    await started(p, defined(name, stream_config=config))
+    subjects = [subject.replace("X", name) for subject in config.subjects or ["X"]]
+    await started(p, defined(name, stream_config=config.evolve(subjects=subjects)))
     assert not delays.has_schedules(await stream_of(p, name))
     assert not delays.filters_of(await consumer_of(p, name))
     await p.js.delete_stream(name)

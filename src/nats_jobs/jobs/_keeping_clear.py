@@ -50,7 +50,12 @@ def asked_of_stream(defn: JobDef[Any], existing: dict[str, Any], level: int) -> 
     else:
         more = {}
 
-    return Asked(defn.stream_config, defn.consumer, more)
+    config = defn.stream_config
+    if config and config.allow_msg_schedules and level < delays.MIN_API_LEVEL:
+        # The server would say that it has made the change, each time anew, and drop it.
+        config = config.evolve(allow_msg_schedules=None)
+
+    return Asked(config, defn.consumer, more)
 
 
 def filter_of_jobs(asked: Asked, stream: dict[str, Any]) -> dict[str, Any]:

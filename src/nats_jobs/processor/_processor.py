@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..jobs import Enqueued, JobDef, Processor
+from ..jobs import Enqueued, JobDef, JobHandle, Processor
 from ..topology import enqueue_resume
 
 if TYPE_CHECKING:
-    from ..scheduler import Schedule, ScheduleHandle, Scheduler, Schedules
+    from ..scheduler import Delayed, DelayedPayloads, Schedule, ScheduleHandle, Scheduler, Schedules
 
 __all__ = ("JobProcessor",)
 
@@ -44,6 +45,56 @@ class JobProcessor(Processor):
             ConfigMismatch, SetupFailed, and what a request to JetStream raises: it could not be set up.
         """
         return await self._scheduler.start(schedule)
+
+    async def schedule_delayed(self, id: str, payload: object, when: float | datetime) -> bool:
+        """Store a payload that the handler of `run_delayed(id, …)` is given at its time, in some process.
+
+        Whether this is a new one is decided by the server, in one step: the same payload may be scheduled by many.
+
+        Args:
+            id: of the handler; 1 to 64 of A-Z a-z 0-9 _ and -.
+            payload: anything that MSGPACK encodes; what is encoded alike is the same.
+            when: seconds from now, or an aware datetime; what has passed means at once.
+
+        Returns:
+            False: the same payload waits already, or is just being handled, and its time is not changed.
+
+        Raises:
+            UsageError, EncodeError: bad input; nothing was sent.
+            ConfigMismatch, SetupFailed: the stream for these could not be set up.
+            PublishRefused, NotConfirmed, NoResponders, RequestTimeout, ConnectionLost, PermissionDenied: it is not known
+                to be stored; call it again.
+        """
+        return await self._delayed.schedule(id, payload, when)
+
+    def run_delayed(
+        self, id: str, handler: Callable[[Sequence[Delayed]], Awaitable[object]], *, limit: int = 100
+    ) -> JobHandle[Any]:
+        """Hand over what `schedule_delayed` has stored under `id` and is due, in batches, and return at once.
+
+        Every payload is handed over, and again unless the handler has returned: a batch that fails is tried again, each
+        payload as a job (five times, then it is a dead letter). One batch at a time in this process; several processes
+        share the payloads. While the handler runs nobody else is given its batch. A stop waits for the handler as for a job.
+
+        What goes wrong while its stream and consumer are set up, or later, is raised out of the processor's block.
+
+        Args:
+            id: 1 to 64 of A-Z a-z 0-9 _ and -.
+            handler: an async function, given up to `limit` payloads.
+            limit: 1 or more.
+
+        Raises:
+            UsageError: bad input, a handler for `id` that runs here already, or the processor was told to stop.
+        """
+        from ..scheduler import delayed_batches
+
+        return self.start_soon(delayed_batches(id, handler, limit))
+
+    @cached_property
+    def _delayed(self) -> DelayedPayloads:
+        from ..scheduler import DelayedPayloads
+
+        return DelayedPayloads(self.api, timeout=self.enqueue_timeout)
 
     @cached_property
     def schedules(self) -> Schedules:

@@ -2,6 +2,8 @@
 
 from ..errors import ScheduleError as ScheduleError
 from ._cron import Cron as Cron
+from ._delayed import Delayed as Delayed, DelayedPayloads as DelayedPayloads
+from ._delayed_batches import delayed_batches as delayed_batches
 from ._every import Every as Every
 from ._handle import ScheduleHandle as ScheduleHandle
 from ._rules import Rule as Rule, parse_rule as parse_rule
@@ -12,6 +14,8 @@ from ._schedules import ScheduleInfo as ScheduleInfo, Schedules as Schedules
 __all__ = (
     "CatchUp",
     "Cron",
+    "Delayed",
+    "DelayedPayloads",
     "Engine",
     "Every",
     "Overlap",
@@ -22,5 +26,6 @@ __all__ = (
     "ScheduleInfo",
     "Scheduler",
     "Schedules",
+    "delayed_batches",
     "parse_rule",
 )

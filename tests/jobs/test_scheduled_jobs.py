@@ -172,6 +172,49 @@ async def test_a_schedule_that_a_worker_is_handed_is_no_job(url: str, name: str)
     assert performed.jobs[1][3] >= due
 
 
+@pytest.mark.smoke
+async def test_a_server_without_schedules_is_never_given_one(url: str, name: str) -> None:
+    """It would store it as an ordinary message, and somebody perform it at once."""
+    performed = Performed(name)
+    async with job_processor(url) as p:
+        if await p.api.level() >= delays.MIN_API_LEVEL:
+            pytest.skip("nats-server 2.11 and older")
+
+        # The flag is dropped without a word, the subjects are not.
+        subjects = [name, delays.schedules_of(name)]
+        await p.js.add_stream(WITH.evolve(name=name, subjects=subjects))
+        handle = await p.start(performed.defn)
+        due = soon(0.5)
+        await p.enqueue(performed.defn, 1, at=due)
+        stored = await p.js.get_last_msg(name, ">")
+        assert stored.subject == name
+        assert "Nats-Schedule" not in (stored.headers or {})
+        await until(lambda: performed.jobs)
+        await handle.stop()
+
+    assert performed.jobs[0][3] >= due
+
+
+@pytest.mark.smoke
+async def test_without_a_target_the_jobs_of_all_streams_with_schedules_and_of_workers_are_listed(
+    url: str, name: str
+) -> None:
+    names = f"{name}_a", f"{name}_b"
+    for stream, config in zip(names, (WITH, None), strict=True):
+        defn = Performed(stream, stream_config=config).defn
+        async with job_processor(url) as p:
+            handle = await p.start(defn)
+            await p.enqueue_many(defn, [1, 2], delay=3600)
+            found = [job.payload() for job in await p.scheduled() if job.stream == stream]
+            assert found == [1, 2]
+            assert len(await p.scheduled(limit=1)) == 1
+            with pytest.raises(UsageError, match="of which"):
+                await p.scheduled(after=1)
+
+            await handle.stop()
+            await p.js.delete_stream(stream)
+
+
 # Cancelled, and given another time...
 
 

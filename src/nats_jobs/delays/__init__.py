@@ -2,7 +2,7 @@
 
 from ._enqueued import EnqueuedLater as EnqueuedLater
 from ._homes import Home as Home, Homes as Homes
-from ._listing import scheduled_jobs as scheduled_jobs
+from ._listing import scheduled_jobs as scheduled_jobs, streams_with_schedules as streams_with_schedules
 from ._message import (
     ID as ID,
     NOT_BEFORE as NOT_BEFORE,
@@ -47,6 +47,7 @@ __all__ = (
     "may_have_schedules",
     "scheduled_jobs",
     "schedules_of",
+    "streams_with_schedules",
     "subject_of_schedule",
     "with_schedules",
 )

@@ -64,7 +64,17 @@ class Homes:
         if now - asked_at < _REMEMBERED_FOR:
             return home
 
-        home = await self._look(stream, subject)
+        try:
+            home = await retrying(lambda _: self._found(stream, subject), self._timeout)
+        except PermissionDenied as error:
+            logger.info("delayed jobs on %s wait with their workers, not at the server: %s", subject, error)
+            home = None
+        except ApiError as error:
+            if error.err_code != ErrorCode.STREAM_NOT_FOUND:
+                raise
+
+            return None
+
         if len(self._known) >= _MAX_REMEMBERED:
             self._known.clear()
 
@@ -74,18 +84,6 @@ class Homes:
     def forget(self) -> None:
         """Look again the next time: something is not as it was."""
         self._known.clear()
-
-    async def _look(self, stream: str | None, subject: str) -> Home | None:
-        try:
-            return await retrying(lambda _: self._found(stream, subject), self._timeout)
-        except PermissionDenied as error:
-            logger.info("delayed jobs on %s wait with their workers, not at the server: %s", subject, error)
-            return None
-        except ApiError as error:
-            if error.err_code != ErrorCode.STREAM_NOT_FOUND:
-                raise
-
-            return None
 
     async def _found(self, stream: str | None, subject: str) -> Home | None:
         name = stream or await self._stream_of(subject)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from binascii import Error as NotBase64
+from functools import partial
 from typing import Any
 
 from .._untrusted import field_of, parse_moment
@@ -12,20 +13,37 @@ from ..jetstream import JetStreamApi, retrying
 from ..wire import Headers, encode_headers, parse_headers
 from ._message import NOT_BEFORE, delayed_jobs_of, due_of, headers_of_delayed_job
 from ._scheduled import ScheduledJob
-from ._stream import has_schedules
+from ._stream import has_schedules, schedules_of
 
-__all__ = ("find", "scheduled_jobs")
+__all__ = ("find", "scheduled_jobs", "streams_with_schedules")
 
 _PATIENCE = 10.0
 # Messages that one call looks at: without schedules, delayed jobs lie among all others.
 _MAX_READ = 10_000
 _WHAT = "a delayed job"
+_NAMES = "STREAM.NAMES"
 
 
 async def find(api: JetStreamApi, stream: str, schedule: str) -> ScheduledJob | None:
     """Return the delayed job that the server keeps on a subject; None when there is none."""
     message = await _message(api, stream, {"last_by_subj": schedule})
     return None if message is None else _read(api, stream, message)
+
+
+async def streams_with_schedules(api: JetStreamApi) -> list[str]:
+    """Return the names of the streams whose delayed jobs the server keeps."""
+    found: list[str] = []
+    while True:
+        body = {"subject": schedules_of("*"), "offset": len(found)}
+        page = await retrying(partial(_names, api, body), _PATIENCE)
+        names = field_of(page, "streams", list, _NAMES, [])
+        found += map(str, names)
+        if not names or len(found) >= field_of(page, "total", int, _NAMES, 0):
+            return found
+
+
+async def _names(api: JetStreamApi, body: dict[str, Any], seconds: float) -> dict[str, Any]:
+    return await api.request(_NAMES, body, timeout=seconds)
 
 
 async def scheduled_jobs(api: JetStreamApi, stream: str, *, after: int, limit: int) -> list[ScheduledJob]:

@@ -75,7 +75,8 @@ class ScheduledJob:
 
         Raises:
             DelayUncertain: the answer came after its time; whether it is performed is not known.
-            ApiError, PermissionDenied, NoResponders, RequestTimeout, ConnectionLost: the server did not do it.
+            NotConfirmed, NoResponders, RequestTimeout, ConnectionLost: no answer in time; call it again to know.
+            ApiError, PublishRefused, PermissionDenied: the server does not do it.
         """
         if not await self._is_early():
             return False

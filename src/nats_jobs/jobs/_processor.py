@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from nats.js.client import JetStreamContext
 
 from ..dead_letters import DeadLetters
-from ..delays import ScheduledJob, scheduled_jobs
+from ..delays import ScheduledJob, scheduled_jobs, streams_with_schedules
 from ..errors import UsageError
 from ..jetstream import Enqueued, JetStreamApi, jetstream_context
 from ..wire import HeaderInput
@@ -266,15 +266,16 @@ class Processor:
         return stored
 
     async def scheduled(
-        self, target: JobDef[Any] | str, *, after: int = 0, limit: int = 1000
+        self, target: JobDef[Any] | str | None = None, *, after: int = 0, limit: int = 1000
     ) -> list[ScheduledJob]:
-        """Return the delayed jobs of a stream whose time has not come, in the order in which they were stored.
+        """Return delayed jobs whose time has not come; those of one stream in the order in which they were stored.
 
         In a stream with schedules these are the jobs that the server keeps. In others they lie among all jobs, of
         which one call reads at most 10,000.
 
         Args:
-            target: a definition, or the name of a stream.
+            target: a definition, or the name of a stream. Default: all streams that have schedules, and those of the
+                workers of this processor.
             after: return those whose sequence is higher: that of the last one, for the next page.
             limit: return so many at most; 1 or more.
 
@@ -283,12 +284,23 @@ class Processor:
             ApiError: there is no such stream, for instance.
             NoResponders, RequestTimeout, ConnectionLost, PermissionDenied: the server did not answer.
         """
-        stream = target.stream if isinstance(target, JobDef) else target
-        check_name("target", stream)
         if after < 0 or limit < 1:
             raise UsageError(f"after is {after!r} and limit {limit!r}; 0 or more, and 1 or more, are needed")
 
-        return await scheduled_jobs(self.api, stream, after=after, limit=limit)
+        if target is not None:
+            stream = target.stream if isinstance(target, JobDef) else target
+            check_name("target", stream)
+            return await scheduled_jobs(self.api, stream, after=after, limit=limit)
+
+        if after:
+            raise UsageError("after is the sequence of one stream; say of which, as target")
+
+        streams = {*await streams_with_schedules(self.api), *(worker.defn.stream for worker in self._workers)}
+        found: list[ScheduledJob] = []
+        for stream in sorted(streams):
+            found += await scheduled_jobs(self.api, stream, after=0, limit=limit - len(found))
+
+        return found
 
     # Watching...
 

@@ -10,8 +10,8 @@ from threading import get_ident
 from typing import Any, TypeVar
 
 from .. import delays
-from ..errors import EnqueueFailed, NotConfirmed, PublishRefused, UsageError
-from ..jetstream import Enqueued, JetStreamApi, publish, publish_many
+from ..errors import EnqueueFailed, NatsJobsError, NotConfirmed, PublishRefused, UsageError
+from ..jetstream import Enqueued, JetStreamApi, is_retryable, publish, publish_many
 from ..wire import HeaderInput, unique_token
 from ._definition import JobDef, PayloadOf
 from ._destination import Destination, destination_of
@@ -91,8 +91,13 @@ class Producer:
         if due is None:
             return await self._send_many(destination.route(theirs), keys, data)
 
-        route = await self._delayed_route(destination, due, theirs)
-        return await self._send_many_delayed(route, [*keys], data)
+        keys = [*keys]
+        try:
+            route = await self._delayed_route(destination, due, theirs)
+        except NotConfirmed as error:
+            raise EnqueueFailed(dict.fromkeys(range(len(data)), error), len(data)) from error
+
+        return await self._send_many_delayed(route, keys, data)
 
     async def _send_many(self, route: Route, keys: Iterable[bytes], data: list[bytes]) -> list[Enqueued]:
         messages = ((*route.address(key), one) for key, one in zip(keys, data, strict=True))
@@ -127,7 +132,7 @@ class Producer:
         self, destination: Destination, due: datetime, theirs: dict[str, str | Sequence[str]]
     ) -> DelayedRoute:
         """Let the server keep the job where it can; else the workers give it back until its time."""
-        home = await self._homes.of(destination.stream, destination.subject)
+        home = await self._home(destination)
         wait = (due - datetime.now(UTC)).total_seconds()
         if home is not None and not home.outlasts(wait):
             raise UsageError(
@@ -139,6 +144,15 @@ class Producer:
             return ScheduleRoute(self._api, destination, home, due, theirs)
 
         return DelayedRoute(self._api, destination, due, theirs)
+
+    async def _home(self, destination: Destination) -> delays.Home | None:
+        try:
+            return await self._homes.of(destination.stream, destination.subject)
+        except NatsJobsError as error:
+            if not is_retryable(error):
+                raise
+
+            raise NotConfirmed(destination.subject, self._timeout, str(error)) from error
 
     def _earlier(self, route: DelayedRoute, error: Exception, key: bytes) -> Enqueued:
         """Return the job that waits already under the same id, if that is what the error says; else raise it."""

@@ -1,4 +1,4 @@
-"""What operators and strangers do to a consumer: delete and create it again, edit it, publish garbage on its subjects."""
+"""What operators and strangers do to a consumer: delete and create it again, edit it, publish garbage, fill its dead letters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 import anyio
 
 from nats_jobs import JobProcessor
+from nats_jobs.dead_letters import STREAM as DEAD_LETTERS
 from nats_jobs.errors import ApiError, NatsJobsError
 from nats_jobs.jobs._bound_consumer import token_of
 
@@ -39,7 +40,7 @@ class ConsumerFaults:
         self._ack_wait = ack_wait
 
     def all(self) -> list[Fault]:
-        return [self.recreate_consumer, self.edit_ack_wait, self.publish_garbage]
+        return [self.recreate_consumer, self.edit_ack_wait, self.publish_garbage, self.fill_dead_letters]
 
     async def recreate_consumer(self, rng: random.Random) -> None:
         """At once, or so late that the workers were quicker. All that was delivered is forgotten."""
@@ -80,6 +81,27 @@ class ConsumerFaults:
                     await self._p.connection.publish(subject, data)
         except NatsJobsError:
             return
+
+    async def fill_dead_letters(self, rng: random.Random) -> None:
+        """For longer than a lease nothing can be parked. It is tried until it can, so nothing may be lost."""
+        try:
+            info = await self._p.api.stream(DEAD_LETTERS)
+            full = {"max_msgs": max(1, info.state["messages"]), "discard": "new"}
+            await self._p.api.update_stream(info.config | full)
+        except NatsJobsError:
+            return
+
+        await anyio.sleep(self._ack_wait * rng.uniform(0.5, 2.0))
+        while not await self._restore_dead_letters(info.config):
+            await anyio.sleep(0.5)
+
+    async def _restore_dead_letters(self, config: dict[str, object]) -> bool:
+        try:
+            await self._p.api.update_stream(config)
+        except NatsJobsError:
+            return False
+
+        return True
 
     async def _create(self, config: dict[str, object]) -> None:
         while True:

@@ -14,6 +14,7 @@ import pytest
 
 from nats_jobs import Reject, job_processor
 from nats_jobs.cli import main
+from nats_jobs.dead_letters import Header
 from support.jobs import in_stream, until
 from support.letters import hopeless, letters_of, park_jobs
 
@@ -146,6 +147,32 @@ def test_a_payload_that_json_cannot_carry_is_shown_all_the_same(url: str, name: 
     assert r"b'\xff{'" in run("show", number)[1]
     shown = json.loads(run("show", number, "--json")[1])
     assert (shown["data"], "payload" in shown) == ("/3s=", False)
+
+
+def test_a_letter_that_cannot_be_read_is_listed_and_removed_and_the_others_stay(
+    url: str, name: str, run: Run
+) -> None:
+    """Anybody may have stored it: its history nests too deeply, its numbers are none, its payload is no JSON."""
+    [readable] = park(url, name, 0)
+
+    async def stored() -> int:
+        headers = {
+            Header.HISTORY: "[" * 60_000,
+            Header.ATTEMPTS: "9" * 5000,
+            "Content-Type": "application/json",
+        }
+        async with job_processor(url) as p:
+            await p.connection.request(f"dead_letters.{name}.x", b"\xff{", headers=headers)
+            return [letter.sequence for letter in await letters_of(p, name)][-1]
+
+    number = anyio.run(stored)
+    code, out, _ = run("list", "--stream", name)
+    assert (code, len(out.splitlines())) == (0, 1 + 2)
+    assert run("show", str(number))[0] == 0
+    assert run("purge", str(number), "--yes") == (0, "Purged: 1.\n", "")
+    assert [
+        json.loads(line)["number"] for line in run("list", "--stream", name, "--json")[1].splitlines()
+    ] == [readable]
 
 
 def test_letters_are_redriven_by_number_by_filter_and_all(url: str, name: str, run: Run) -> None:

@@ -151,6 +151,13 @@ def wire(session: nox.Session) -> None:
 
 
 @nox.session
+def schedules(session: nox.Session) -> None:
+    """Schedules whose processes and server are killed for minutes."""
+    install(session, "test")
+    session.run("pytest", "-m", "slow", "tests/scheduler", *session.posargs)
+
+
+@nox.session
 def cluster(session: nox.Session) -> None:
     """Three nodes that come and go, also the long runs."""
     install(session, "test")

@@ -20,6 +20,7 @@
 | `TickEnqueued` | a job was enqueued for a tick of a schedule, by this processor | |
 | `TickSkipped` | a tick of a schedule gets no job, and why | |
 | `TickRefused` | a job for a tick could not be enqueued; it is tried again | |
+| `FunctionReturned`, `FunctionFailed` | a recurring function has run for a tick, here | |
 | `ScheduleReplaced` | a schedule has other terms from now on than this processor followed or declared | |
 | `ServerError` | the server reported an error on the link | |
 """
@@ -38,6 +39,8 @@ __all__ = (
     "Disconnected",
     "Error",
     "Event",
+    "FunctionFailed",
+    "FunctionReturned",
     "Interrupted",
     "JobEvent",
     "LeaseLost",
@@ -247,6 +250,23 @@ class TickRefused(ScheduleEvent):
     """`error` says why no job could be enqueued for `tick`, or not even the tick be told."""
 
     tick: datetime | None
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionReturned(ScheduleEvent):
+    """`duration` is in seconds."""
+
+    tick: datetime
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionFailed(ScheduleEvent):
+    """It raised `error`, or ran past its timeout (a `TimeoutError`). The tick is not run again."""
+
+    tick: datetime
+    duration: float
     error: Exception
 
 

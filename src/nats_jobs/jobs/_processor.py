@@ -160,6 +160,8 @@ class Processor:
     def add_service(self, service: Service) -> None:
         """Stop `service` with the workers, and wait for it as for them."""
         self._services.append(service)
+        if self._stopping:
+            service.ask_to_stop(0)
 
     def _new_worker(self, defn: JobDef[T]) -> Worker[T]:
         if not isinstance(defn, JobDef):

@@ -11,7 +11,15 @@ from ..jobs import Enqueued, JobDef, JobHandle, Processor
 from ..topology import enqueue_resume
 
 if TYPE_CHECKING:
-    from ..scheduler import Delayed, DelayedPayloads, Schedule, ScheduleHandle, Scheduler, Schedules
+    from ..scheduler import (
+        Delayed,
+        DelayedPayloads,
+        Recurring,
+        Schedule,
+        ScheduleHandle,
+        Scheduler,
+        Schedules,
+    )
 
 __all__ = ("JobProcessor",)
 
@@ -95,6 +103,18 @@ class JobProcessor(Processor):
         from ..scheduler import DelayedPayloads
 
         return DelayedPayloads(self.api, timeout=self.enqueue_timeout)
+
+    def run_recurring(self, function: Recurring) -> ScheduleHandle:
+        """Run a function at each tick of its schedule that is claimed here, and return at once.
+
+        Each tick is run by one of the processes that do this, at most once. A stop lets the function go on for the grace,
+        then cancels it.
+
+        Raises:
+            UsageError: it was not made by `@recurring`, or the processor was told to stop.
+            ScheduleError: this processor follows a schedule of that id already.
+        """
+        return self._scheduler.run(function)
 
     @cached_property
     def schedules(self) -> Schedules:

@@ -6,6 +6,7 @@ from ._delayed import Delayed as Delayed, DelayedPayloads as DelayedPayloads
 from ._delayed_batches import delayed_batches as delayed_batches
 from ._every import Every as Every
 from ._handle import ScheduleHandle as ScheduleHandle
+from ._recurring import Recurring as Recurring, recurring as recurring
 from ._rules import Rule as Rule, parse_rule as parse_rule
 from ._schedule import CatchUp as CatchUp, Engine as Engine, Overlap as Overlap, Schedule as Schedule
 from ._scheduler import Scheduler as Scheduler
@@ -19,6 +20,7 @@ __all__ = (
     "Engine",
     "Every",
     "Overlap",
+    "Recurring",
     "Rule",
     "Schedule",
     "ScheduleError",
@@ -28,4 +30,5 @@ __all__ = (
     "Schedules",
     "delayed_batches",
     "parse_rule",
+    "recurring",
 )

@@ -21,10 +21,10 @@ from ._ledger import Revision, Stored, TickJob
 from ._record import MAX_RECORD_BYTES, Record, record_as_json, record_from_json
 from ._record_store import RecordStore, publish_once
 
-__all__ = ("BUCKET", "ClaimLedger", "create_bucket")
+__all__ = ("BUCKET", "BUCKET_STREAM", "ClaimLedger", "create_bucket")
 
 BUCKET = "nats_jobs_schedules"
-_STREAM = f"KV_{BUCKET}"
+BUCKET_STREAM = f"KV_{BUCKET}"
 _WHAT = "the record of a schedule"
 # Seconds for which a claim is left to whoever made it.
 _CLAIM_TIMEOUT = 3.0
@@ -34,7 +34,7 @@ _POLL_INTERVAL = 0.05
 async def create_bucket(api: JetStreamApi, replicas: int) -> None:
     """See to it that the bucket exists."""
     config = {
-        "name": _STREAM,
+        "name": BUCKET_STREAM,
         "subjects": [ClaimLedger.subjects],
         "max_msgs_per_subject": 1,
         "discard": "new",
@@ -60,12 +60,12 @@ class _Entry(NamedTuple):
 class ClaimLedger:
     """See `Ledger`. The bucket must have been created."""
 
-    stream = _STREAM
+    stream = BUCKET_STREAM
     subjects = f"$KV.{BUCKET}.>"
 
     def __init__(self, api: JetStreamApi) -> None:
         self._api = api
-        self._store = RecordStore(api, _STREAM, f"$KV.{BUCKET}")
+        self._store = RecordStore(api, BUCKET_STREAM, f"$KV.{BUCKET}")
 
     async def read(self, id: str) -> Stored | None:
         """Return the record, when no claim is open: one that stays open for 3 seconds is carried out here."""

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 
 from ._follower import Follower
+from ._runner import Runner
 from ._schedule import Schedule
 
 __all__ = ("Entry",)
@@ -17,14 +18,18 @@ class Entry:
     """See `Declared`.
 
     Attributes:
+        runner: of a function that recurs; None when its jobs are enqueued.
         follower: None before stream and record stand.
         due: when to look at it; None while that is not known.
         tries: how often it went wrong since it last went well.
         ended: set when it is followed no longer.
     """
 
-    def __init__(self, schedule: Schedule[Any], *, awaited: bool) -> None:
+    def __init__(
+        self, schedule: Schedule[Any], *, awaited: bool = False, runner: Runner | None = None
+    ) -> None:
         self.schedule = schedule
+        self.runner = runner
         self.follower: Follower | None = None
         self.due: datetime | None = None
         self.tries = 0

@@ -8,6 +8,7 @@ from ..jetstream import JetStreamApi
 from ._batch_ledger import BatchLedger
 from ._claim_ledger import ClaimLedger
 from ._ledger import Ledger
+from ._run_ledger import RunLedger
 
 __all__ = ("all_ledgers",)
 
@@ -17,7 +18,7 @@ async def all_ledgers(api: JetStreamApi) -> list[Ledger]:
     streams = await _streams_with(api, delays.schedules_of("*"))
     ledgers: list[Ledger] = [BatchLedger(api, name) for name in streams if name != ClaimLedger.stream]
     if ClaimLedger.stream in await _streams_with(api, ClaimLedger.subjects):
-        ledgers.append(ClaimLedger(api))
+        ledgers += [ClaimLedger(api), RunLedger(api)]
 
     return ledgers
 

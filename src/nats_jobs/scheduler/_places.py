@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import anyio
@@ -13,6 +15,7 @@ from ..jobs import JobDef, logger, set_up_stream
 from ._batch_ledger import BatchLedger
 from ._claim_ledger import ClaimLedger, create_bucket
 from ._ledger import Ledger
+from ._run_ledger import RunLedger
 from ._schedule import Schedule
 from ._stream_setup import give_records
 
@@ -58,6 +61,7 @@ class Places:
         self._api = api
         self._patience = patience
         self._lock = anyio.Lock()
+        self._has_bucket = False
         self._places: dict[str, Place] = {}
         self._streams: dict[str, str] = {}
 
@@ -76,6 +80,15 @@ class Places:
             raise ScheduleError("overlap", reason, schedule.id)
 
         return place
+
+    async def of_functions(self, on_claimed: Callable[[datetime], None]) -> Place:
+        """Return the place of the record of a function that recurs."""
+        async with self._lock:
+            if not self._has_bucket:
+                await retrying(lambda _: create_bucket(self._api, 1), self._patience)
+                self._has_bucket = True
+
+        return Place({}, RunLedger(self._api, on_claimed), JobStream(self._api, RunLedger.stream))
 
     async def _found(self, target: JobDef[Any] | str, id: str) -> Place:
         name = target.stream if isinstance(target, JobDef) else await self._stream_of(target, id)

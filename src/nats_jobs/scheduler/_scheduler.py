@@ -35,6 +35,8 @@ from ._entry import Entry
 from ._follower import Follower
 from ._handle import ScheduleHandle
 from ._places import Places
+from ._recurring import Recurring
+from ._runner import Runner
 from ._schedule import Schedule
 from ._server_clock import ServerClock, time_of_stream
 
@@ -44,6 +46,8 @@ __all__ = ("Scheduler",)
 _MAX_WORKERS = 16
 # Seconds.
 _CLOCK_INTERVAL = 60.0
+_CLAIM_GRACE = 1.0
+_CLOSE_TIMEOUT = 10.0
 _MIN_WAIT = 0.001
 _MIN_RETRY_DELAY = 0.05
 _MAX_RETRY_DELAY = 5.0
@@ -76,6 +80,7 @@ class Scheduler:
         self._timer: list[tuple[datetime, int, Entry]] = []
         self._numbers = count()
         self._wake = anyio.Event()
+        self._runners: list[Runner] = []
         self._workers = 0
         self._scope = anyio.CancelScope()
         self._stopping = False
@@ -84,11 +89,20 @@ class Scheduler:
 
     def follow(self, schedule: Schedule[Any]) -> ScheduleHandle:
         """Declare and follow a schedule. What goes wrong ends the task."""
-        return ScheduleHandle(self._add(schedule, awaited=False), self.remove)
+        return ScheduleHandle(self._add(_checked(schedule)), self.remove)
+
+    def run(self, function: Recurring) -> ScheduleHandle:
+        """Run a function at each tick that is claimed here. What goes wrong, but for what it raises, ends the task."""
+        if not isinstance(function, Recurring):
+            raise UsageError(f"{function!r} does not recur; put @recurring(id=…, rule=…) above it")
+
+        runner = Runner(function, self._emitter.emit)
+        self._runners.append(runner)
+        return ScheduleHandle(self._add(function.schedule, runner=runner), self.remove)
 
     async def start(self, schedule: Schedule[Any]) -> ScheduleHandle:
         """Declare and follow a schedule, and return when its next tick is known. What goes wrong before that is raised here."""
-        entry = self._add(schedule, awaited=True)
+        entry = self._add(_checked(schedule), awaited=True)
         try:
             await entry.wait_known()
         except BaseException:
@@ -97,17 +111,14 @@ class Scheduler:
 
         return ScheduleHandle(entry, self.remove)
 
-    def _add(self, schedule: Schedule[Any], *, awaited: bool) -> Entry:
-        if not isinstance(schedule, Schedule):
-            raise UsageError(f"{schedule!r} is not a Schedule")
-
+    def _add(self, schedule: Schedule[Any], *, awaited: bool = False, runner: Runner | None = None) -> Entry:
         if self._stopping:
             raise UsageError(f"{schedule!r} cannot be declared: the processor was told to stop")
 
         if schedule.id in self._entries:
             raise ScheduleError("id", "this processor follows a schedule of that id already", schedule.id)
 
-        entry = self._entries[schedule.id] = Entry(schedule, awaited=awaited)
+        entry = self._entries[schedule.id] = Entry(schedule, awaited=awaited, runner=runner)
         self._make_ready(entry)
         if self.ended.is_set():
             self.ended = anyio.Event()
@@ -121,18 +132,22 @@ class Scheduler:
         entry = self._entries.get(id)
         return None if entry is None or entry.follower is None else entry.follower.declaration
 
-    def remove(self, entry: Entry) -> None:
-        """Follow a schedule no longer, when what is under way for it has ended."""
+    def remove(self, entry: Entry, grace: float | None = None) -> None:
+        """Follow a schedule no longer, when what is under way for it has ended. Its function may go on for `grace` seconds."""
         entry.stopping = True
+        if entry.runner is not None:
+            entry.runner.ask_to_stop(self._stop_grace if grace is None else grace)
+
         if not entry.busy:
             self._end(entry)
 
     def ask_to_stop(self, grace: float | None = None) -> None:
         self._stopping = True
         ends = anyio.current_time() + (self._stop_grace if grace is None else grace)
-        self._scope.deadline = min(self._scope.deadline, ends)
+        # Functions are cancelled at the end of the grace, with the reason; claims have a moment more.
+        self._scope.deadline = min(self._scope.deadline, ends + _CLAIM_GRACE)
         for entry in list(self._entries.values()):
-            self.remove(entry)
+            self.remove(entry, grace)
 
     # The task...
 
@@ -143,15 +158,26 @@ class Scheduler:
                 while self._entries:
                     async with anyio.create_task_group() as group:
                         await self._follow_all(group)
+
+                    await self._close_runners()
         finally:
             for entry in list(self._entries.values()):
                 self._end(entry)
 
+            await self._close_runners()
             self._ready.clear()
             self._timer.clear()
             self.ended.set()
 
+    async def _close_runners(self) -> None:
+        runners, self._runners = self._runners, []
+        if runners:
+            with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+                for runner in runners:
+                    await runner.close()
+
     async def _follow_all(self, group: TaskGroup) -> None:
+        self._group = group
         group.start_soon(self._keep_time)
         while self._entries:
             self._start_workers(group)
@@ -212,14 +238,20 @@ class Scheduler:
             entry.tries = 0
             entry.due = due
             entry.known()
-        finally:
-            entry.busy = False
 
+        if entry.runner is not None and (tick := entry.runner.take()) is not None:
+            self._group.start_soon(self._run_function, entry, entry.runner, tick, due)
+        else:
+            self._place(entry, due)
+
+    async def _run_function(self, entry: Entry, runner: Runner, tick: datetime, due: datetime | None) -> None:
+        """Nothing else happens to the schedule meanwhile: the function runs once at a time."""
+        await runner.run(tick)
         self._place(entry, due)
 
     async def _step(self, entry: Entry, now: datetime | None) -> datetime | None:
         if entry.follower is None:
-            entry.follower, due = await self._begun(entry.schedule)
+            entry.follower, due = await self._begun(entry)
             return due
 
         if entry.changed:
@@ -228,8 +260,13 @@ class Scheduler:
 
         return await entry.follower.step(now or self._clock.now())
 
-    async def _begun(self, schedule: Schedule[Any]) -> tuple[Follower, datetime | None]:
-        place = await self._places.of(schedule)
+    async def _begun(self, entry: Entry) -> tuple[Follower, datetime | None]:
+        schedule, runner = entry.schedule, entry.runner
+        if runner is None:
+            place = await self._places.of(schedule)
+        else:
+            place = await self._places.of_functions(runner.claimed)
+
         await self._ask_time(place.jobs.name)
         follower = Follower(
             declare(schedule, place.jobs.name),
@@ -246,6 +283,7 @@ class Scheduler:
 
     def _place(self, entry: Entry, due: datetime | None) -> None:
         """See to it that it is looked at again when it is due."""
+        entry.busy = False
         if entry.ended.is_set():
             return
 
@@ -327,3 +365,10 @@ class Scheduler:
             self._time_stream = stream
             if not self._clock.is_set:
                 await self._clock.ask(lambda: time_of_stream(self._api, stream))
+
+
+def _checked(schedule: Any) -> Schedule[Any]:
+    if not isinstance(schedule, Schedule):
+        raise UsageError(f"{schedule!r} is not a Schedule")
+
+    return schedule

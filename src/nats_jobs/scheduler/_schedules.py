@@ -17,6 +17,7 @@ from ._declaration import Declaration, job_at
 from ._ledger import Ledger, RecordChanged, Stored
 from ._ledgers import all_ledgers
 from ._record import Record
+from ._run_ledger import RunLedger
 from ._schedule import check_id
 from ._server_clock import time_of_stream
 from ._terms import Terms
@@ -136,6 +137,9 @@ class Schedules:
             PublishRefused, NotConfirmed: as `enqueue`.
         """
         ledger, stored = await self._find(id)
+        if isinstance(ledger, RunLedger):
+            raise ScheduleError("id", "is a function that recurs, which is not run by hand", id)
+
         now = await time_of_stream(self._api, ledger.stream)
         declaration = self._following.declaration(id)
         job = declaration.job_of(stored.record, now) if declaration else job_at(stored.record, now)

@@ -4,6 +4,9 @@ async with job_processor("nats://127.0.0.1:4222", stop_signals=(SIGINT, SIGTERM)
     p.start_soon(ship_orders)
 """
 
+from dataclasses import is_dataclass
+from typing import get_type_hints
+
 from . import codecs as codecs, events as events
 from ._version import __version__ as __version__
 from .backoff import exp_backoff as exp_backoff
@@ -65,6 +68,10 @@ def _rewrite_modules() -> None:
     for name in __all__:
         public = globals()[name]
         if "._" in getattr(public, "__module__", ""):
+            if is_dataclass(public):
+                # They are strings so far, whose names are known in that file only.
+                public.__annotations__ = get_type_hints(public)
+
             public.__module__ = __name__
 
 

@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Awaitable, Callable
 from dataclasses import MISSING, dataclass, fields
 from typing import (
-    TYPE_CHECKING,
     Any,
     Generic,
     Literal,
@@ -25,11 +24,9 @@ from ..backoff import Backoff
 from ..codecs import MSGPACK, RAW, Codec
 from ..errors import UsageError
 from ._definition_checks import check, check_name, is_async
+from ._detached_job import DetachedJob
+from ._job import Job
 from ._not_before import MAX_DELAY
-
-if TYPE_CHECKING:
-    from ._detached_job import DetachedJob
-    from ._job import Job
 
 __all__ = ("JobDef", "JobOptions", "PayloadOf", "Perform", "job")
 
@@ -39,7 +36,7 @@ T = TypeVar("T")
 # the definition alone, and then see that the dict that is written there is the TypedDict that is needed.
 PayloadOf: TypeAlias = "T | Callable[[Never], T]"
 
-Perform: TypeAlias = "Callable[[Job[T]], Awaitable[object] | object] | Callable[[DetachedJob[T]], object]"
+Perform: TypeAlias = Callable[[Job[T]], Awaitable[object] | object] | Callable[[DetachedJob[T]], object]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

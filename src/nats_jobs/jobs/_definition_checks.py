@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy, StreamConfig
 
@@ -13,10 +13,10 @@ from ..backoff import check_backoff
 from ..errors import BadSubject, UsageError
 from ..wire import check_subscribe_subject
 
-if TYPE_CHECKING:
-    from ._definition import JobDef
-
 __all__ = ("check", "check_name", "is_async")
+
+# A `JobDef` whose fields may hold anything yet.
+Unchecked: TypeAlias = Any
 
 # Besides blanks: what would make several tokens of a name, or a path, at the server.
 _BAD_IN_NAME = frozenset(".*>/\\\0")
@@ -24,7 +24,7 @@ _BAD_IN_NAME = frozenset(".*>/\\\0")
 _SHORTEST_PULL = 0.1
 
 
-def check(defn: JobDef[Any]) -> None:
+def check(defn: Unchecked) -> None:
     """Refuse a definition that could not work.
 
     Raises:
@@ -86,7 +86,7 @@ def _check_perform(perform: Any) -> None:
         pass
 
 
-def _check_types(defn: JobDef[Any]) -> None:
+def _check_types(defn: Unchecked) -> None:
     for name, value, kind in (
         ("stream_config", defn.stream_config, StreamConfig),
         ("consumer_config", defn.consumer_config, ConsumerConfig),
@@ -110,7 +110,7 @@ def _check_types(defn: JobDef[Any]) -> None:
         _check_can_travel(defn)
 
 
-def _check_can_travel(defn: JobDef[Any]) -> None:
+def _check_can_travel(defn: Unchecked) -> None:
     name = getattr(defn.perform, "__qualname__", "<")
     if defn.is_async:
         raise UsageError("run_in is 'process' and perform is async; a plain def runs in a process")
@@ -122,7 +122,7 @@ def _check_can_travel(defn: JobDef[Any]) -> None:
         )
 
 
-def _check_numbers(defn: JobDef[Any]) -> None:
+def _check_numbers(defn: Unchecked) -> None:
     for name, least in (("concurrency", 1), ("num_attempts", 1), ("batch", 1)):
         value = getattr(defn, name)
         if value is None and name == "batch":
@@ -165,7 +165,7 @@ def _check_filter(subject: object) -> None:
         raise UsageError(f"filter_subject: {error}") from None
 
 
-def _check_stream_config(defn: JobDef[Any]) -> None:
+def _check_stream_config(defn: Unchecked) -> None:
     config = defn.stream_config
     if config is None:
         return
@@ -182,7 +182,7 @@ def _check_stream_config(defn: JobDef[Any]) -> None:
         )
 
 
-def _check_consumer_config(defn: JobDef[Any]) -> None:
+def _check_consumer_config(defn: Unchecked) -> None:
     config = defn.consumer_config
     if config is None:
         return

@@ -10,7 +10,7 @@ from ..codecs import MSGPACK, RAW, Codec, by_content_type
 from ..errors import UsageError
 from ..wire import HeaderInput, check_publish_subject, encode_headers
 from ._definition import JobDef
-from ._routes import Route
+from ._route import Route
 
 __all__ = ("Destination", "checked_headers", "destination_of", "subject_of")
 

@@ -13,12 +13,12 @@ from ..delays import id_in
 from ..errors import JobCutShort
 from ..jetstream import Delivery
 from ..wire import Headers
-from ._definition import JobDef
 from ._reasons import CancelReason
 from ._tick import SCHEDULE_ID, scheduled_for
 
 if TYPE_CHECKING:
     from ..processor import JobProcessor
+    from ._definition import JobDef
 
 __all__ = ("Fence", "Job", "JobControl", "JobWorker")
 

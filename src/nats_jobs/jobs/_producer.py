@@ -16,7 +16,8 @@ from ..wire import HeaderInput, unique_token
 from ._definition import JobDef, PayloadOf
 from ._destination import Destination, destination_of
 from ._not_before import MAX_DELAY, due_at
-from ._routes import DelayedRoute, Route, ScheduleRoute
+from ._route import Route
+from ._routes import DelayedRoute, ScheduleRoute
 
 __all__ = ("Producer",)
 

@@ -1,46 +1,25 @@
-"""How jobs of one kind are sent: at once, or to wait with their workers or at the server."""
+"""How jobs of one kind are sent that wait: with their workers, or at the server."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from .. import delays
 from ..errors import PublishRefused
 from ..jetstream import Enqueued, ErrorCode, JetStreamApi
 from ..units import utc_text
 from ..wire import encode_headers, unique_token
+from ._destination import Destination
+from ._route import Headers, Route
 
-if TYPE_CHECKING:
-    from ._destination import Destination
-
-__all__ = ("DelayedRoute", "Route", "ScheduleRoute")
-
-_Headers = dict[str, str | Sequence[str]]
-
-
-class Route:
-    """To be performed as soon as a worker is free.
-
-    The headers of many jobs are the same but for the id: the block is built once, around a place for it.
-    """
-
-    def __init__(self, subject: str, headers: _Headers, id_headers: Sequence[str] = ("Nats-Msg-Id",)) -> None:
-        self.subject = subject
-        place = unique_token()
-        self._parts = encode_headers(dict.fromkeys(id_headers, place) | headers).split(place.encode())
-
-    def address(self, id: bytes) -> tuple[str, bytes]:
-        """Return subject and header block of a job."""
-        return self.subject, id.join(self._parts)
+__all__ = ("DelayedRoute", "ScheduleRoute")
 
 
 class DelayedRoute(Route):
     """To be stored at once, and given back by the workers until its time."""
 
-    def __init__(self, api: JetStreamApi, destination: Destination, due: datetime, theirs: _Headers) -> None:
+    def __init__(self, api: JetStreamApi, destination: Destination, due: datetime, theirs: Headers) -> None:
         super().__init__(destination.subject, destination.labels({delays.NOT_BEFORE: utc_text(due)}, theirs))
         self._api = api
         self._due = due
@@ -68,7 +47,7 @@ class ScheduleRoute(DelayedRoute):
     """To be kept by the server until its time, on a subject that is made of the id: one of each can wait."""
 
     def __init__(
-        self, api: JetStreamApi, destination: Destination, home: delays.Home, due: datetime, theirs: _Headers
+        self, api: JetStreamApi, destination: Destination, home: delays.Home, due: datetime, theirs: Headers
     ) -> None:
         place = unique_token()
         schedule = delays.headers_of_schedule(

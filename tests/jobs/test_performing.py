@@ -335,8 +335,8 @@ async def test_an_undecodable_payload_is_parked_without_calling_the_handler(url:
     async with job_processor(url, on_event=seen) as p:
         await p.start(keep)
         async with connect(url) as outside:
-            await outside.publish(name, b"{not json")
-            await outside.publish(name, b"7")
+            await outside.request(name, b"{not json")
+            await outside.request(name, b"7")
 
         await until_empty(p.js, name)
         letter = await p.js.get_last_msg("DEAD_LETTERS", f"dead_letters.{name}.{name}")

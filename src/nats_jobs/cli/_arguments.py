@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 from datetime import UTC, datetime
+from typing import Any
 
-__all__ = ("moment", "positive", "rate", "whole")
+__all__ = ("json_value", "moment", "number", "positive", "rate", "whole")
 
 
 def whole(text: str) -> int:
@@ -42,3 +44,17 @@ def moment(text: str) -> datetime:
         raise argparse.ArgumentTypeError(f"a date and time is needed, not {text!r}") from None
 
     return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number is needed, not {text!r}") from None
+
+
+def json_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"JSON is needed, not {text!r}") from None

@@ -19,6 +19,7 @@ import threading
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from anyio.from_thread import start_blocking_portal
 
 from nats_jobs import CancelReason, JobDef, JobProcessor, events, job_processor
 from nats_jobs.server import run_server
-from support.jobs import Seen, until_empty
+from support.jobs import Seen, until
 from support.readme import README, Block, Program, blocks, programs
 
 ROOT = README.parent
@@ -266,9 +267,15 @@ async def complete(p: JobProcessor, definitions: list[JobDef[Any]], payloads: li
 
     # In this order: the job of a later definition may enqueue one for an earlier one.
     for defn in reversed(definitions):
-        await until_empty(p.js, defn.stream)
+        await until(partial(is_settled, p, defn))
 
     await p.stop()
+
+
+async def is_settled(p: JobProcessor, defn: JobDef[Any]) -> bool:
+    """Whether all jobs of a definition are done. Its stream may have the records of schedules, too."""
+    info = await p.js.consumer_info(defn.stream, defn.consumer)
+    return not info.num_pending and not info.num_ack_pending
 
 
 # The blocks themselves...

@@ -274,8 +274,9 @@ async def complete(p: JobProcessor, definitions: list[JobDef[Any]], payloads: li
 
 async def is_settled(p: JobProcessor, defn: JobDef[Any]) -> bool:
     """Whether all jobs of a definition are done. Its stream may have the records of schedules, too."""
+    waiting = await p.scheduled(defn)
     info = await p.js.consumer_info(defn.stream, defn.consumer)
-    return not info.num_pending and not info.num_ack_pending
+    return not waiting and not info.num_pending and not info.num_ack_pending
 
 
 # The blocks themselves...

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 import anyio
 import pytest
@@ -25,13 +25,18 @@ from nats_jobs.topology import (
 from nats_jobs.topology._resume import resumed
 from nats_jobs.topology._start import start_from
 
+Kind: TypeAlias = Literal["work", "suspension", "branching"]
+
 
 @dataclass(frozen=True)
 class Step:
     """`troubles` is what befalls the node in each run: it fails, the run is stopped, or it is cancelled."""
 
-    type: str
+    type: Kind
     deps: tuple[int, ...]
+    join: Literal["all", "any"]
+    choice: int
+    """Which of its dependents a branching node selects; none of them when there are not so many."""
     troubles: tuple[str, ...]
 
 
@@ -44,28 +49,44 @@ def graphs(draw: st.DrawFn) -> list[Step]:
     for number in range(draw(st.integers(1, 9))):
         earlier = st.integers(0, number - 1) if number else st.nothing()
         deps = draw(st.lists(earlier, max_size=3, unique=True)) if number else []
-        kind = draw(st.sampled_from(["work", "work", "suspension"]))
-        steps.append(Step(kind, tuple(deps), draw(TROUBLES)))
+        kind: Kind = draw(st.sampled_from(["work", "work", "work", "suspension", "branching"]))
+        join: Literal["all", "any"] = draw(st.sampled_from(["all", "any"]))
+        steps.append(Step(kind, tuple(deps), join, draw(st.integers(0, 3)), draw(TROUBLES)))
 
-    # A suspension on which nothing depends is refused.
+    # A suspension or branching node on which nothing depends is refused.
     below = {dep for step in steps for dep in step.deps}
-    return [
-        step if number in below else Step("work", step.deps, step.troubles)
-        for number, step in enumerate(steps)
-    ]
+    return [step if number in below else replace(step, type="work") for number, step in enumerate(steps)]
 
 
-def outputs(steps: list[Step]) -> list[Any]:
-    """What each node gets: the output of each dependency, or all that a suspension was given."""
-    inputs: list[list[Any]] = []
-    for step in steps:
-        gets: list[Any] = []
+class Oracle:
+    """What comes of a graph that nothing befalls: each node in its turn, with the rules written out once more."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.steps = steps
+        self.completed: list[bool] = []
+        self.inputs: list[list[Any]] = []
+        for number, step in enumerate(steps):
+            self.completed.append(self._can_run(number, step))
+            gets: list[Any] = []
+            for dep in step.deps:
+                if self.completed[dep]:
+                    passes_on = steps[dep].type != "work"
+                    gets += self.inputs[dep] if passes_on else [_output(dep, self.inputs[dep])]
+
+            self.inputs.append(gets if step.deps else ["data"])
+
+    def selected(self, number: int) -> int | None:
+        below = [other for other, step in enumerate(self.steps) if number in step.deps]
+        choice = self.steps[number].choice
+        return below[choice] if choice < len(below) else None
+
+    def _can_run(self, number: int, step: Step) -> bool:
         for dep in step.deps:
-            gets += inputs[dep] if steps[dep].type == "suspension" else [_output(dep, inputs[dep])]
+            if self.steps[dep].type == "branching" and self.completed[dep] and self.selected(dep) != number:
+                return False
 
-        inputs.append(gets if step.deps else ["data"])
-
-    return inputs
+        enough = all if step.join == "all" or not step.deps else any
+        return enough(self.completed[dep] for dep in step.deps)
 
 
 def _output(number: int, data: Any) -> Any:
@@ -77,6 +98,7 @@ class World:
 
     def __init__(self, steps: list[Step]) -> None:
         self.steps = steps
+        self.oracle = Oracle(steps)
         self.begun: Counter[str] = Counter()
         self.completed: Counter[str] = Counter()
         self.early: list[str] = []
@@ -85,7 +107,9 @@ class World:
         self.scope: anyio.CancelScope
         self.topology = Topology(
             {
-                f"n{number}": Node(self.work, deps=[f"n{dep}" for dep in step.deps], type=step.type)  # type: ignore[arg-type]
+                f"n{number}": Node(
+                    self.work, deps=[f"n{dep}" for dep in step.deps], type=step.type, join=step.join
+                )
                 for number, step in enumerate(steps)
             }
         )
@@ -94,8 +118,9 @@ class World:
         number = int(ctx.node[1:])
         step = self.steps[number]
         time, self.begun[ctx.node] = self.begun[ctx.node], self.begun[ctx.node] + 1
-        self.early += [f"{ctx.node} before n{dep}" for dep in step.deps if not self.completed[f"n{dep}"]]
-        waited_for = {f"n{dep}" for dep in step.deps if self.steps[dep].type == "suspension"}
+        above = [dep for dep in step.deps if self.oracle.completed[dep]]
+        self.early += [f"{ctx.node} before n{dep}" for dep in above if not self.completed[f"n{dep}"]]
+        waited_for = {f"n{dep}" for dep in above if self.steps[dep].type == "suspension"}
         self.early += [f"{ctx.node} without {name}" for name in waited_for - ctx.answers.keys()]
         self.inputs[ctx.node] = list(ctx.data)
         match step.troubles[time] if time < len(step.troubles) else "":
@@ -108,6 +133,10 @@ class World:
 
         await anyio.lowlevel.checkpoint()
         self.completed[ctx.node] += 1
+        if step.type == "branching":
+            selected = self.oracle.selected(number)
+            return ctx.none() if selected is None else ctx.branch(f"n{selected}")
+
         return _output(number, ctx.data)
 
     async def once(self, snapshot: Snapshot | None) -> Snapshot:
@@ -148,10 +177,11 @@ def test_every_node_completes_once_and_after_its_dependencies_whatever_happens(
             snapshot = await world.once(snapshot)
 
         assert snapshot.status == "completed"
-        assert set(world.completed.values()) == {1}
-        assert set(world.completed) == set(world.topology.nodes)
+        expected = [number for number in range(len(steps)) if world.oracle.completed[number]]
+        assert world.completed == Counter(f"n{number}" for number in expected)
+        assert set(snapshot.names("skipped")) == world.topology.nodes.keys() - world.completed.keys()
         assert not world.early
-        assert [world.inputs[f"n{number}"] for number in range(len(steps))] == outputs(steps)
+        assert world.inputs == {f"n{number}": world.oracle.inputs[number] for number in expected}
         assert await resume_topology(world.topology, snapshot) is snapshot
 
     anyio.run(live, backend=backend)

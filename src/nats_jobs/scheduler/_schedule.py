@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 CatchUp: TypeAlias = Literal["none", "last", "all"]
 Overlap: TypeAlias = Literal["allow", "skip"]
-Engine: TypeAlias = Literal["auto", "ledger", "server"]
+Engine: TypeAlias = Literal["auto", "ledger"]
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DAY = 86_400.0
 _CHOICES = {
     "catch_up": ("none", "last", "all"),
     "overlap": ("allow", "skip"),
-    "engine": ("auto", "ledger", "server"),
+    "engine": ("auto", "ledger"),
 }
 
 
@@ -87,7 +87,7 @@ class Schedule(Generic[T]):
     the later one."""
 
     engine: Engine = "auto"
-    """How ticks are kept apart: by a ledger (`auto` and `ledger`), or by the server's own schedules, which promise less."""
+    """How ticks are kept apart: by a ledger, for now with either value. The server's own schedules are not used."""
 
     def __post_init__(self) -> None:
         check_id(self.id)

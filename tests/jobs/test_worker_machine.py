@@ -140,6 +140,8 @@ class Machine:
 
     async def hold_up(self, seconds: float) -> None:
         pause(seconds)
+        # Nobody can ask while it stands still: its time to do so begins now.
+        self.idle_since = None
         await checkpoint()
 
     # What must hold...

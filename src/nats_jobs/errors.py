@@ -35,6 +35,7 @@ __all__ = (
     "Malformed",
     "MissingExtra",
     "NatsJobsError",
+    "NoBatches",
     "NoResponders",
     "NoSchedules",
     "NotConfirmed",
@@ -383,6 +384,20 @@ class NoSchedules(NatsJobsError):
         return (
             f"stream {self.stream!r} keeps no schedules (the server is {self.version}; 2.12 is needed, and allow_msg_schedules in "
             f"the stream_config of a definition): {self.reason}"
+        )
+
+
+@dataclass(eq=False)
+class NoBatches(NatsJobsError):
+    """A stream does not store jobs all or none: its server is too old, or its configuration does not say so."""
+
+    stream: str
+    version: str
+
+    def __str__(self) -> str:
+        return (
+            f"stream {self.stream!r} takes no atomic batches (the server is {self.version}; 2.12 is needed, and allow_atomic=True in "
+            "the stream_config of a definition); nothing was sent"
         )
 
 

@@ -32,6 +32,9 @@ class Home:
     """Whether it takes schedules, and no consumer would be handed them."""
 
     has_ttl: bool
+    takes_batches: bool
+    """Whether messages can be stored there all or none."""
+
     max_age: float
     """Seconds; 0 when messages do not grow too old."""
 
@@ -95,6 +98,7 @@ class Homes:
             stream=name,
             keeps_schedules=has_schedules(config) and not await self._is_covered(name),
             has_ttl=config.get("allow_msg_ttl") is True,
+            takes_batches=config.get("allow_atomic") is True,
             max_age=from_ns(field_of(config, "max_age", int, "the configuration of a stream", 0)),
         )
 

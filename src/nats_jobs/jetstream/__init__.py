@@ -17,13 +17,19 @@ from ._explicit import default_fields as default_fields, explicit_fields as expl
 from ._nats_py import jetstream_context as jetstream_context
 from ._pub_ack import Enqueued as Enqueued, parse_pub_ack as parse_pub_ack
 from ._publish import publish as publish
-from ._publish_batch import BatchMessage as BatchMessage, publish_batch as publish_batch
+from ._publish_batch import (
+    MAX_BATCH as MAX_BATCH,
+    BatchMessage as BatchMessage,
+    publish_all_or_none as publish_all_or_none,
+    publish_batch as publish_batch,
+)
 from ._publish_many import publish_many as publish_many
 from ._pull import Puller as Puller
 from ._retrying import is_retryable as is_retryable, retrying as retrying
 
 __all__ = (
     "ACK",
+    "MAX_BATCH",
     "ApiPrefix",
     "BatchMessage",
     "Delivery",
@@ -40,6 +46,7 @@ __all__ = (
     "jetstream_context",
     "parse_pub_ack",
     "publish",
+    "publish_all_or_none",
     "publish_batch",
     "publish_many",
     "reply_error",

@@ -25,7 +25,7 @@ _MIN_DELAY = 0.05
 _MAX_DELAY = 1.0
 
 _UNAVAILABLE = 503
-# What a leader election, an overload, or a copy of the same message under way answer.
+# What a leader election, an overload, a copy of the same message under way, or a batch that a broken link cut answer.
 _RETRYABLE_CODES = frozenset(
     (
         ErrorCode.CLUSTER_NOT_AVAILABLE,
@@ -33,6 +33,8 @@ _RETRYABLE_CODES = frozenset(
         ErrorCode.DUPLICATE_IN_PROCESS,
         ErrorCode.LAST_SEQUENCE_UNAVAILABLE,
         ErrorCode.TOO_MANY_REQUESTS,
+        ErrorCode.BATCH_INCOMPLETE,
+        ErrorCode.TOO_MANY_BATCHES,
     )
 )
 

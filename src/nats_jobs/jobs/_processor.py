@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
@@ -22,6 +22,7 @@ from ._definition import JobDef, PayloadOf
 from ._definition_checks import check_name
 from ._destination import checked_headers
 from ._emitter import Emitter
+from ._enqueue_from import enqueue_parts
 from ._event_stream import EventStream
 from ._handle import JobHandle
 from ._middleware import EnqueueRequest, MiddlewareStack
@@ -243,6 +244,7 @@ class Processor:
         at: datetime | None = None,
         headers: HeaderInput | None = None,
         subject: str | None = None,
+        atomic: bool = False,
     ) -> list[Enqueued]:
         """Store many jobs, and return when every one is confirmed, in the order of `payloads`.
 
@@ -250,12 +252,18 @@ class Processor:
 
         Args:
             ids: one for each payload; see `enqueue` for this and the rest.
+            atomic: store all of them, or none: at most 1000, in a stream with `allow_atomic` (nats-server 2.12).
 
         Raises:
             EnqueueFailed: some were not confirmed; it says exactly which, and why. The others are stored.
+            PublishRefused, PayloadTooLarge: with `atomic`; none was stored. So it is when one was stored before under its id.
+            NotConfirmed: with `atomic`; none, or all, were stored. Repeating it with the same ids is safe.
+            NoBatches: with `atomic`; the stream does not take batches, or cannot be looked at. Nothing was sent.
             EncodeError, UsageError, BadSubject: bad input; nothing was sent.
         """
-        send = partial(self._producer.enqueue_many, target, ids=ids, delay=delay, at=at, subject=subject)
+        send = partial(
+            self._producer.enqueue_many, target, ids=ids, delay=delay, at=at, subject=subject, atomic=atomic
+        )
         if not self._middleware.sees_enqueues:
             return await send(payloads, headers=headers)
 
@@ -266,6 +274,41 @@ class Processor:
             request.enqueued = stored = await send(request.payloads, headers=request.headers)
 
         return stored
+
+    async def enqueue_from(
+        self,
+        target: JobDef[T] | str,
+        payloads: Iterable[PayloadOf[T]] | AsyncIterable[PayloadOf[T]],
+        *,
+        id_of: Callable[[Any], str] | None = None,
+        headers: HeaderInput | None = None,
+        subject: str | None = None,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Store a job for each payload of a source that may be endless, and return how many there were.
+
+        At most 4,096 payloads are held at a time: no more are read before those are confirmed. What the source had handed
+        over when it raises is stored before its error is raised on. An async generator is closed in any case. Cancelling
+        leaves open which of those that were read last were stored.
+
+        Args:
+            target: a definition, or a subject.
+            payloads: an iterable, or an async one.
+            id_of: returns the id of a payload, so that a source that is read again is not stored again within the
+                stream's duplicate window. Default: a fresh one for each. What it raises is raised on.
+            headers, subject: see `enqueue`.
+            on_progress: called with the number of those that are stored, now and then. What it raises is raised on.
+
+        Raises:
+            EnqueueFailed: some were not stored; it says which by their positions in the source, and nothing behind them
+                was read. Those that it does not name are stored.
+            EncodeError, UsageError, BadSubject: bad input among the first; nothing was sent.
+        """
+
+        async def send(part: list[PayloadOf[T]], ids: list[str] | None) -> list[Enqueued]:
+            return await self.enqueue_many(target, part, ids=ids, headers=headers, subject=subject)
+
+        return await enqueue_parts(send, payloads, id_of, on_progress)
 
     async def scheduled(
         self, target: JobDef[Any] | str | None = None, *, after: int = 0, limit: int = 1000

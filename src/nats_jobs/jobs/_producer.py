@@ -10,14 +10,15 @@ from threading import get_ident
 from typing import Any, TypeVar
 
 from .. import delays
-from ..errors import EnqueueFailed, NatsJobsError, NotConfirmed, PublishRefused, UsageError
-from ..jetstream import Enqueued, JetStreamApi, is_retryable, publish, publish_many
+from ..errors import EnqueueFailed, NatsJobsError, NoBatches, NotConfirmed, UsageError
+from ..jetstream import MAX_BATCH, Enqueued, JetStreamApi, is_retryable
 from ..wire import HeaderInput, unique_token
 from ._definition import JobDef, PayloadOf
 from ._destination import Destination, destination_of
 from ._not_before import MAX_DELAY, due_at
 from ._route import Route
 from ._routes import DelayedRoute, ScheduleRoute
+from ._sending import Sender
 
 __all__ = ("Producer",)
 
@@ -34,6 +35,7 @@ class Producer:
         self._connection = api.connection
         self._homes = delays.Homes(api, timeout=timeout)
         self._timeout = timeout
+        self._sender = Sender(api.connection, timeout=timeout, on_failure=self._homes.forget)
         self._thread = get_ident()
         # Of its own, so that definitions do not outlive the producers that know them.
         self._destination = lru_cache(maxsize=_MAX_DESTINATIONS)(destination_of)
@@ -58,18 +60,8 @@ class Producer:
         theirs = destination.checked(headers)
         data = destination.codec.encode(payload)
         key = next(self._fresh_ids) if id is None else _encoded_id(id)
-        if due is None:
-            subject, block = destination.route(theirs).address(key)
-            return await publish(self._connection, subject, block, data, timeout=self._timeout)
-
-        route = await self._delayed_route(destination, due, theirs)
-        subject, block = route.address(key)
-        try:
-            ack = await publish(self._connection, subject, block, data, timeout=self._timeout)
-        except (PublishRefused, NotConfirmed) as error:
-            return self._earlier(route, error, key)
-
-        return route.confirmed(ack, key, data)
+        route = await self._route(destination, due, theirs)
+        return await self._sender.send(route, (key, data))
 
     async def enqueue_many(
         self,
@@ -81,6 +73,7 @@ class Producer:
         at: datetime | None,
         headers: HeaderInput | None,
         subject: str | None,
+        atomic: bool,
     ) -> list[Enqueued]:
         self._check_thread()
         destination = self._destination(_checked_target(target), subject)
@@ -88,46 +81,34 @@ class Producer:
         theirs = destination.checked(headers)
         # All are encoded before the first is sent: a bad one must not leave half of them enqueued.
         data = [*map(destination.codec.encode, payloads)]
-        keys = self._ids(ids, len(data))
-        if due is None:
-            return await self._send_many(destination.route(theirs), keys, data)
+        jobs = [*zip(self._ids(ids, len(data)), data, strict=True)]
+        if atomic:
+            _check_batch(ids, len(jobs))
+            await self._check_batches(destination)
 
-        keys = [*keys]
         try:
-            route = await self._delayed_route(destination, due, theirs)
+            route = await self._route(destination, due, theirs)
         except NotConfirmed as error:
-            raise EnqueueFailed(dict.fromkeys(range(len(data)), error), len(data)) from error
+            raise EnqueueFailed(dict.fromkeys(range(len(jobs)), error), len(jobs)) from error
 
-        return await self._send_many_delayed(route, keys, data)
+        if atomic:
+            return await self._sender.send_all_or_none(route, jobs) if jobs else []
 
-    async def _send_many(self, route: Route, keys: Iterable[bytes], data: list[bytes]) -> list[Enqueued]:
-        messages = ((*route.address(key), one) for key, one in zip(keys, data, strict=True))
-        stored, failures = await publish_many(self._connection, messages, timeout=self._timeout)
-        if failures:
-            raise EnqueueFailed(dict(sorted(failures.items())), len(data))
+        return await self._sender.send_many(route, jobs)
 
-        return [stored[position] for position in range(len(data))]
+    async def _route(
+        self, destination: Destination, due: datetime | None, theirs: dict[str, str | Sequence[str]]
+    ) -> Route:
+        return (
+            destination.route(theirs) if due is None else await self._delayed_route(destination, due, theirs)
+        )
 
-    async def _send_many_delayed(
-        self, route: DelayedRoute, keys: list[bytes], data: list[bytes]
-    ) -> list[Enqueued]:
-        messages = ((*route.address(key), one) for key, one in zip(keys, data, strict=True))
-        stored, failures = await publish_many(self._connection, messages, timeout=self._timeout)
-        for position, ack in stored.items():
-            stored[position] = route.confirmed(ack, keys[position], data[position])
-
-        for position, error in list(failures.items()):
-            try:
-                stored[position] = self._earlier(route, error, keys[position])
-            except (PublishRefused, NotConfirmed):
-                continue
-
-            del failures[position]
-
-        if failures:
-            raise EnqueueFailed(dict(sorted(failures.items())), len(data))
-
-        return [stored[position] for position in range(len(data))]
+    async def _check_batches(self, destination: Destination) -> None:
+        """Where batches are not known, the server would store each message by itself, at once."""
+        home = await self._home(destination)
+        if home is None or not home.takes_batches:
+            stream = home.stream if home else destination.stream or destination.subject
+            raise NoBatches(stream, str(self._connection.server_info.get("version", "?")))
 
     async def _delayed_route(
         self, destination: Destination, due: datetime, theirs: dict[str, str | Sequence[str]]
@@ -154,16 +135,6 @@ class Producer:
                 raise
 
             raise NotConfirmed(destination.subject, self._timeout, str(error)) from error
-
-    def _earlier(self, route: DelayedRoute, error: Exception, key: bytes) -> Enqueued:
-        """Return the job that waits already under the same id, if that is what the error says; else raise it."""
-        earlier = route.earlier(error, key)
-        if earlier is None:
-            # The stream may not be any more what it was.
-            self._homes.forget()
-            raise error
-
-        return earlier
 
     def _check_thread(self) -> None:
         """The confirmation arrives in the event loop of the processor: another one would never learn of it."""
@@ -204,3 +175,13 @@ def _encoded_id(id: Any) -> bytes:
 
 def _max_delay(target: JobDef[Any] | str) -> float:
     return target.max_delay if isinstance(target, JobDef) else MAX_DELAY
+
+
+def _check_batch(ids: Sequence[str] | None, size: int) -> None:
+    if size > MAX_BATCH:
+        raise UsageError(
+            f"{size} jobs; the server stores at most {MAX_BATCH} all or none: leave out atomic=True, or send fewer"
+        )
+
+    if ids is not None and len(set(ids)) < size:
+        raise UsageError("ids has one of them twice; jobs that are stored all or none need different ids")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from ..jetstream import Enqueued
 from ..wire import encode_headers, unique_token
 
 __all__ = ("Headers", "Route")
@@ -26,3 +27,11 @@ class Route:
     def address(self, id: bytes) -> tuple[str, bytes]:
         """Return subject and header block of a job."""
         return self.subject, id.join(self._parts)
+
+    def confirmed(self, ack: Enqueued, id: bytes, data: bytes) -> Enqueued:
+        """Return what the caller is given for a job that is stored."""
+        return ack
+
+    def earlier(self, error: Exception, id: bytes) -> Enqueued | None:
+        """Return the job that waits already under the same id, if that is what the error says."""
+        return None

@@ -25,7 +25,6 @@ class DelayedRoute(Route):
         self._due = due
 
     def confirmed(self, ack: Enqueued, id: bytes, data: bytes) -> Enqueued:
-        """Return what the caller is given for a job that is stored."""
         job = delays.ScheduledJob(
             api=self._api,
             stream=ack.stream,
@@ -37,10 +36,6 @@ class DelayedRoute(Route):
             block=self.address(id)[1],
         )
         return delays.EnqueuedLater.of(ack, job)
-
-    def earlier(self, error: Exception, id: bytes) -> Enqueued | None:
-        """Return the job that waits already under the same id, if that is what the error says."""
-        return None
 
 
 class ScheduleRoute(DelayedRoute):

@@ -100,9 +100,10 @@ async def test_of_five_that_race_one_enqueues_each_tick(ledger: Ledger, p: JobPr
         for _ in range(5):
             group.start_soon(claim)
 
-    assert enqueued == list(range(1, len(enqueued) + 1))
+    # In which order the five go on once they are answered is the event loop's affair.
+    assert sorted(enqueued) == list(range(1, len(enqueued) + 1))
     if isinstance(ledger, FakeLedger):
-        assert [int(job.data) for job in ledger.jobs] == enqueued
+        assert [int(job.data) for job in ledger.jobs] == sorted(enqueued)
     else:
         assert (await p.api.request(f"STREAM.INFO.{name}", {"subjects_filter": name}))["state"][
             "subjects"

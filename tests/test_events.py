@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 
-from nats_jobs.events import Connected, Disconnected
+from nats_jobs.events import Connected, Disconnected, TickSkipped
 
 
 def test_an_event_is_a_value() -> None:
@@ -36,3 +37,9 @@ def test_an_event_cannot_be_changed() -> None:
 def test_an_event_has_all_of_its_fields_and_no_others(fields: dict[str, str], wrong: str) -> None:
     with pytest.raises(TypeError, match=wrong):
         Connected(**fields)  # type: ignore[arg-type]
+
+
+def test_a_field_may_have_a_default() -> None:
+    given: dict[str, Any] = {name: "x" for name in TickSkipped._fields - TickSkipped._defaults.keys()}
+    assert vars(TickSkipped(**given)) == given | {"until": None}
+    assert vars(TickSkipped(**given, until=None)) == given | {"until": None}

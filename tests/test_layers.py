@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -121,3 +123,17 @@ def _siblings(file: Path, target: list[str]) -> set[str]:
         for alias in node.names
     ]
     return {name for name in names if target == ["wire"] and file.with_name(f"{name}.py").exists()}
+
+
+def test_a_worker_waits_for_no_room_that_it_may_not_need() -> None:
+    """Rooms above `jobs` are imported by the methods that stand for them; the processor has these at its top."""
+    program = "import sys, nats_jobs; print(*sys.modules)"
+    loaded = set(
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
+    rooms = {"topology", "scheduler", "cli", "server", "testing", "sync"}
+    assert loaded.isdisjoint(
+        {f"nats_jobs.{room}" for room in rooms} | {"trio", "uvloop"}
+    )

@@ -1,4 +1,7 @@
-"""All that can be done with a processor: workers and enqueueing are of `jobs`, the rest is added here."""
+"""All that can be done with a processor: workers and enqueueing are of `jobs`, the rest is added here.
+
+Each method imports the room that it stands for: a worker that has no topologies does not wait for them when it starts.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..jobs import Enqueued, JobDef, JobHandle, Processor
-from ..topology import enqueue_resume
 
 if TYPE_CHECKING:
     from ..scheduler import (
@@ -157,4 +159,6 @@ class JobProcessor(Processor):
             Conflict: somebody else has answered in the same moment; nothing was enqueued.
             TopologyError: no such run, a cancelled one, or a node that does not wait for an answer, or has another one.
         """
+        from ..topology import enqueue_resume
+
         return await enqueue_resume(self, defn, topology_id, answers=answers)

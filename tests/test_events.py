@@ -40,6 +40,6 @@ def test_an_event_has_all_of_its_fields_and_no_others(fields: dict[str, str], wr
 
 
 def test_a_field_may_have_a_default() -> None:
-    given: dict[str, Any] = {name: "x" for name in TickSkipped._fields - TickSkipped._defaults.keys()}
+    given: dict[str, Any] = dict.fromkeys(TickSkipped._fields - TickSkipped._defaults.keys(), "x")
     assert vars(TickSkipped(**given)) == given | {"until": None}
     assert vars(TickSkipped(**given, until=None)) == given | {"until": None}

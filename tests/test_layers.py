@@ -134,6 +134,4 @@ def test_a_worker_waits_for_no_room_that_it_may_not_need() -> None:
         ).stdout.split()
     )
     rooms = {"topology", "scheduler", "cli", "server", "testing", "sync"}
-    assert loaded.isdisjoint(
-        {f"nats_jobs.{room}" for room in rooms} | {"trio", "uvloop"}
-    )
+    assert loaded.isdisjoint({f"nats_jobs.{room}" for room in rooms} | {"trio", "uvloop"})

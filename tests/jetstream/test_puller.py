@@ -172,7 +172,7 @@ async def test_what_is_said_about_requests_that_were_taken_back_is_no_matter() -
         at.puller.pull(1)
         await anyio.sleep(1)
         at.puller.cancel_requests()
-        status = Msg(at.puller._inbox, 0, "", b"NATS/1.0 409 Consumer Deleted\r\n\r\n", b"")
+        status = Msg(at.puller._inbox.subject, 0, "", b"NATS/1.0 409 Consumer Deleted\r\n\r\n", b"")
         at.link.arrive(at.link.epoch, status)
         await anyio.sleep(1)
         assert len(at.begun) == 1

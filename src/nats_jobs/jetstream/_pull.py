@@ -2,15 +2,19 @@
 
 A pull request lives at the server until it is served, expires, or its inbox has no listener. It dies
 with its link, but survives a fast reconnect to the same inbox (seen on 2.15). So each epoch, that is the
-time between two moments at which requests may have died unseen, has an inbox of its own, and begins
+time between two moments at which requests may have died unseen, has inboxes of its own, and begins
 with nothing outstanding.
+
+Within an epoch a single request can get lost, and all that is served meanwhile would hide it: the worker would go on
+with fewer slots than it has. So when something was outstanding on an inbox for a while without a break, new requests go
+to another one, and the former is watched until nothing is outstanding there, or nothing is heard.
 """
 
 from __future__ import annotations
 
 import enum
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import anyio
 from anyio.abc import TaskStatus
@@ -33,6 +37,7 @@ from ..wire import Msg
 from ._api import JetStreamApi
 from ._delivery import Delivery, is_delivery
 from ._error_codes import ErrorCode
+from ._pull_inbox import PullInbox
 from ._status import PullStatus, StatusKind, read_status
 
 __all__ = ("Puller",)
@@ -41,7 +46,6 @@ __all__ = ("Puller",)
 _MAX_HEARTBEAT = 3.0
 _FLUSH_TIMEOUT = 5.0
 _INFO_TIMEOUT = 1.0
-_MAX_SILENT_BEATS = 2
 _GONE_CODES = (ErrorCode.CONSUMER_NOT_FOUND, ErrorCode.STREAM_NOT_FOUND)
 _NEW_LINK = PullStatus(StatusKind.ALL_ENDED, "the link is new")
 
@@ -86,11 +90,9 @@ class Puller:
         self._heartbeat = min(expires / 2, _MAX_HEARTBEAT)
         self._subject = api.subject(f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._limits = f'"expires":{to_ns(expires)},"idle_heartbeat":{to_ns(self._heartbeat)}'
-        self._inbox = ""
-        self._asked_since = -math.inf
-        self._sid = 0
+        self._inbox = PullInbox("")
+        self._former_inboxes: list[PullInbox] = []
         self._state = _State.WAITING
-        self._heard = True
         # Why the epoch is over, once it is; an error is final.
         self._over: PullStatus | NatsJobsError | None = None
         self._changed = anyio.Event()
@@ -108,15 +110,13 @@ class Puller:
         batch = min(batch, self.max_batch or batch)
         try:
             self._connection.lowlevel.publish_nowait(
-                self._subject, self._inbox, b"", b'{"batch":%d,%b}' % (batch, self._limits.encode())
+                self._subject, self._inbox.subject, b"", b'{"batch":%d,%b}' % (batch, self._limits.encode())
             )
         except ConnectionLost:
             # `run` notices the new link and begins a new epoch.
             return 0
 
-        if not self.outstanding:
-            self._asked_since = self._clock()
-
+        self._inbox.asked(batch, self._clock())
         self.outstanding += batch
         return batch
 
@@ -155,7 +155,8 @@ class Puller:
         """Take all requests back. What the server had already sent is still given to `on_delivery`."""
         if self._state is not _State.CLOSED:
             self._state = _State.CLOSED
-            self._connection.lowlevel.unsubscribe(self._sid, drain=True)
+            for inbox in self._inboxes():
+                self._connection.lowlevel.unsubscribe(inbox.sid, drain=True)
 
     async def close(self) -> None:
         """Take all requests back, and wait for what the server had already sent."""
@@ -166,22 +167,31 @@ class Puller:
             # Without a link the requests are gone, too.
             pass
         finally:
-            self._connection.lowlevel.unsubscribe(self._sid)
+            for inbox in self._inboxes():
+                self._connection.lowlevel.unsubscribe(inbox.sid)
 
     def _begin_epoch(self) -> None:
-        if self._sid:
-            self._connection.lowlevel.unsubscribe(self._sid)
+        for inbox in self._inboxes():
+            self._connection.lowlevel.unsubscribe(inbox.sid)
 
-        self._heard = True
+        self._former_inboxes.clear()
         self.outstanding = 0
-        self._inbox = self._connection.new_inbox()
-        self._sid = self._connection.lowlevel.subscribe_nowait(
-            self._inbox,
-            self._receive,
+        self._inbox = self._new_inbox()
+
+    def _inboxes(self) -> Iterator[PullInbox]:
+        yield from self._former_inboxes
+        yield self._inbox
+
+    def _new_inbox(self) -> PullInbox:
+        inbox = PullInbox(self._connection.new_inbox())
+        inbox.sid = self._connection.lowlevel.subscribe_nowait(
+            inbox.subject,
+            partial(self._receive, inbox),
             on_error=self._on_refusal,
             on_resubscribed=self._on_new_link,
             request_subject=self._subject,
         )
+        return inbox
 
     def _end_epoch(self, reason: PullStatus | NatsJobsError) -> None:
         """The requests are dead. The first reason counts, but a new link tells more, and an error is final."""
@@ -209,21 +219,49 @@ class Puller:
 
         self._on_ready()
         task_status.started()
-        silent = 0
         while self._over is None:
             self._changed = anyio.Event()
             with anyio.move_on_after(self._heartbeat):
                 await self._changed.wait()
 
-            silent = 0 if self._heard or not self.outstanding else silent + 1
-            self._heard = False
-            if silent >= _MAX_SILENT_BEATS and self._connection.connected:
-                self._end_epoch(PullStatus(StatusKind.RETRY_LATER, "no heartbeat"))
+            self._look_for_losses()
 
         if isinstance(self._over, NatsJobsError):
             raise self._over
 
         return self._over
+
+    def _look_for_losses(self) -> None:
+        """The time of a heartbeat has passed."""
+        for inbox in self._inboxes():
+            inbox.beat()
+
+        if self._state is not _State.OPEN or not self._connection.connected:
+            return
+
+        waiting = [inbox for inbox in self._inboxes() if inbox.outstanding]
+        if waiting and all(inbox.is_silent for inbox in waiting):
+            self._end_epoch(PullStatus(StatusKind.RETRY_LATER, "no heartbeat"))
+            return
+
+        lost = self._forget_former_inboxes()
+        if self._inbox.may_hide_a_loss():
+            self._former_inboxes.append(self._inbox)
+            self._inbox = self._new_inbox()
+
+        if lost:
+            self._on_ready()
+
+    def _forget_former_inboxes(self) -> int:
+        """Let go of those on which nothing can come any more; return how much was lost there."""
+        over = [inbox for inbox in self._former_inboxes if inbox.is_done or inbox.is_silent]
+        for inbox in over:
+            self._former_inboxes.remove(inbox)
+            self._connection.lowlevel.unsubscribe(inbox.sid)
+
+        lost = sum(inbox.outstanding for inbox in over)
+        self.outstanding -= lost
+        return lost
 
     async def _check_existence(self) -> None:
         """A 503, or silence, may mean that the consumer is gone: nobody would ever say so."""
@@ -237,24 +275,22 @@ class Puller:
 
             # No leader, no link, no answer: asking again is all that can be done.
 
-    def _receive(self, message: Msg) -> None:
-        self._heard = True
+    def _receive(self, inbox: PullInbox, message: Msg) -> None:
+        inbox.heard()
         if is_delivery(message):
-            if self.outstanding:
-                self.outstanding -= 1
-
+            self.outstanding -= inbox.settle(1)
             # Nothing is delivered before it is asked for: after a pause of ours that is the better bound.
-            sent_not_before = max(self._connection.lowlevel.sent_not_before, self._asked_since)
+            sent_not_before = max(self._connection.lowlevel.sent_not_before, inbox.asked_since)
             self._on_delivery(Delivery(self._connection, message, sent_not_before))
         elif self._state is not _State.CLOSED:
-            self._on_status(read_status(message))
+            self._on_status(inbox, read_status(message))
 
-    def _on_status(self, status: PullStatus) -> None:
+    def _on_status(self, inbox: PullInbox, status: PullStatus) -> None:
         match status.kind:
             case StatusKind.HEARTBEAT:
                 pass
             case StatusKind.REQUEST_ENDED:
-                self.outstanding = max(0, self.outstanding - status.undelivered)
+                self.outstanding -= inbox.settle(status.undelivered)
                 self._on_ready()
             case StatusKind.TOO_LARGE:
                 self.max_batch = status.limit

@@ -9,9 +9,34 @@ import pkgutil
 import pytest
 
 import nats_jobs
-from nats_jobs import codecs, dead_letters, errors, events, jetstream, jobs, processor, server, topology, wire
+from nats_jobs import (
+    codecs,
+    dead_letters,
+    errors,
+    events,
+    jetstream,
+    jobs,
+    processor,
+    server,
+    testing,
+    topology,
+    wire,
+)
 
-PUBLIC = [nats_jobs, codecs, dead_letters, errors, events, jetstream, jobs, processor, server, topology, wire]
+PUBLIC = [
+    nats_jobs,
+    codecs,
+    dead_letters,
+    errors,
+    events,
+    jetstream,
+    jobs,
+    processor,
+    server,
+    testing,
+    topology,
+    wire,
+]
 
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)

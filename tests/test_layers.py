@@ -32,7 +32,7 @@ RANKS = [
     {"jobs"},
     {"scheduler", "topology"},
     {"processor"},
-    {"cli", "pytest_plugin"},
+    {"cli", "sync", "testing"},
     {"__main__"},
 ]
 # An annotation of a public class that names a higher one; nothing is imported when the program runs.

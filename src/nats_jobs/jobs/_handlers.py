@@ -19,7 +19,7 @@ from ._process_parent import ProcessEnded
 from ._process_pool import ProcessPool
 from ._unfinished import refuse_unfinished
 
-__all__ = ("AsyncHandler", "async_handler")
+__all__ = ("AsyncHandler", "async_handler", "finish")
 
 AsyncHandler: TypeAlias = Callable[[Job[Any], StepListener], Coroutine[Any, Any, None]]
 """Performs a job. The second argument says when the job is given up: a thread goes on, but nobody waits for it."""
@@ -48,7 +48,7 @@ def _in_loop(defn: JobDef[Any]) -> AsyncHandler:
     async def in_loop(job: Job[Any], _: StepListener) -> None:
         returned = await perform(job)
         if returned is not None:
-            await _finish(defn, returned)
+            await finish(defn, returned)
 
     return in_loop
 
@@ -60,17 +60,22 @@ def _in_thread(defn: JobDef[Any]) -> AsyncHandler:
     async def in_thread(job: Job[Any], listener: StepListener) -> None:
         returned = await HandlerThread(job, perform, listener).run(limiter)
         if returned is not None:
-            await _finish(defn, returned)
+            await finish(defn, returned)
 
     return in_thread
 
 
-async def _finish(defn: JobDef[Any], returned: object) -> None:
-    """A plain function may wrap a coroutine function: then the work is still to be done."""
+async def finish(defn: JobDef[Any], returned: object) -> object:
+    """Return the result. A plain function may wrap a coroutine function: then the work is still to be done.
+
+    Raises:
+        HandlerReturned: it has left work that cannot be done here.
+    """
     if inspect.isawaitable(returned):
         returned = await returned
 
     refuse_unfinished(repr(defn), returned)
+    return returned
 
 
 def _in_process(pool: ProcessPool) -> AsyncHandler:

@@ -123,8 +123,8 @@ class Unreadable:
     name = "unreadable"
     content_type = "application/x-unreadable"
 
-    def encode(self, payload: Any) -> bytes:
-        return bytes(payload)
+    def encode(self, value: Any) -> bytes:
+        return bytes(value)
 
     def decode(self, data: bytes) -> Any:
         raise ValueError("what is this?")

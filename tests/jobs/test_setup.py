@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import signal
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import anyio
@@ -23,8 +25,9 @@ from nats_jobs import Job, JobDef, JobHandle, JobProcessor, Retry, job_processor
 from nats_jobs.errors import ConfigMismatch, Difference, SetupFailed
 from nats_jobs.events import DeadLettered, Error, Interrupted, LeaseLost, Receive
 from nats_jobs.jetstream import explicit_fields
+from nats_jobs.jobs._setup import set_up
 from nats_jobs.server import run_server
-from support.jobs import Seen, in_stream, until, until_empty
+from support.jobs import LIMIT, Seen, in_stream, until, until_empty
 
 pytestmark = pytest.mark.anyio
 
@@ -788,3 +791,25 @@ async def test_a_worker_that_is_stopped_while_nobody_answers_its_set_up_ends_at_
                 await p.stop()
 
         server.signal(signal.SIGCONT)
+
+
+async def test_workers_that_give_a_stream_a_subject_at_once_do_not_double_its_messages(
+    url: str, name: str
+) -> None:
+    """A server subscribes twice to a subject that two requests add in the same moment, and stores its messages twice."""
+    rounds = [f"{name}_{number}" for number in range(30)]
+    async with AsyncExitStack() as stack:
+        processors = [await stack.enter_async_context(job_processor(url)) for _ in range(4)]
+        outside = processors[0]
+        for stream in rounds:
+            await outside.js.add_stream(StreamConfig(name=stream, subjects=[stream]))
+            new = StreamConfig(subjects=[stream, f"{stream}.new"], retention=RetentionPolicy.LIMITS)
+            defn = JobDef[Any](stream=stream, perform=perform, stream_config=new)
+            async with anyio.create_task_group() as group:
+                for p in processors:
+                    group.start_soon(partial(set_up, p.api, defn, patience=LIMIT))
+
+            # Without an id, by which the second one would be recognised.
+            await outside.js.publish(f"{stream}.new", b"x")
+
+        assert [await in_stream(outside.js, stream) for stream in rounds] == [1] * len(rounds)

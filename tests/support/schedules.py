@@ -98,8 +98,7 @@ class ScheduledWorker:
 
     def __init__(self, stream: str, **fields: Any) -> None:
         self.jobs: list[Job[Any]] = []
-        # A short pull: a change of the filter while one waits at the server may hold it up until it expires.
-        self.defn = JobDef(stream=stream, perform=self._perform, **{"pull_interval": 1.0, **fields})
+        self.defn = JobDef(stream=stream, perform=self._perform, **fields)
 
     async def _perform(self, job: Job[Any]) -> None:
         self.jobs.append(job)

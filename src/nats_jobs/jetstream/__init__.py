@@ -6,6 +6,7 @@ from ._api import (
     JetStreamApi as JetStreamApi,
     api_prefix as api_prefix,
 )
+from ._change_lock import STREAM_OF_LOCKS as STREAM_OF_LOCKS, changing as changing
 from ._delivery import (
     ACK as ACK,
     Delivery as Delivery,
@@ -30,6 +31,7 @@ from ._retrying import is_retryable as is_retryable, retrying as retrying
 __all__ = (
     "ACK",
     "MAX_BATCH",
+    "STREAM_OF_LOCKS",
     "ApiPrefix",
     "BatchMessage",
     "Delivery",
@@ -40,6 +42,7 @@ __all__ = (
     "Puller",
     "Settlement",
     "api_prefix",
+    "changing",
     "default_fields",
     "explicit_fields",
     "is_retryable",

@@ -20,7 +20,7 @@ from ..errors import (
     SetupFailed,
     StreamDeleted,
 )
-from ..jetstream import ErrorCode, Info, JetStreamApi, is_retryable, retrying
+from ..jetstream import ErrorCode, Info, JetStreamApi, changing, is_retryable, retrying
 from ..units import from_ns, to_ns
 from ._bound_consumer import BoundConsumer, check_usable
 from ._config_drift import Asked, listed, merged
@@ -144,10 +144,20 @@ async def set_up_again(api: JetStreamApi, defn: JobDef[Any], *, patience: float)
 async def _set_up_stream(api: JetStreamApi, defn: JobDef[Any]) -> dict[str, Any]:
     level = await api.level() if asks_for_schedules(defn) else 0
     info = await _existing_or_made(lambda: api.stream(defn.stream), lambda: _make_stream(api, defn, level))
+    asked, changes = _changes_of_stream(defn, info, level)
+    if not changes or not defn.update:
+        return (await _brought_in_line(defn, "stream", asked, changes, info, api.update_stream)).config
+
+    async with changing(api, defn.stream):
+        info = await api.stream(defn.stream)
+        asked, changes = _changes_of_stream(defn, info, level)
+        return (await _brought_in_line(defn, "stream", asked, changes, info, api.update_stream)).config
+
+
+def _changes_of_stream(defn: JobDef[Any], info: Info, level: int) -> tuple[Asked, dict[str, Any]]:
     asked = asked_of_stream(defn, info.config, level)
     changes = asked.changes(info.config)
-    changes |= _shortened_duplicate_window(asked, changes, info.config)
-    return (await _brought_in_line(defn, "stream", asked, changes, info, api.update_stream)).config
+    return asked, changes | _shortened_duplicate_window(asked, changes, info.config)
 
 
 async def _make_stream(api: JetStreamApi, defn: JobDef[Any], level: int) -> Info:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import delays
 from ..errors import ApiError
-from ..jetstream import JetStreamApi, is_retryable
+from ..jetstream import JetStreamApi, changing, is_retryable
 from ..jobs import logger
 
 __all__ = ("give_records",)
@@ -31,7 +31,7 @@ async def give_records(api: JetStreamApi, name: str, config: dict[str, Any]) -> 
 
     if not _has_records(config):
         try:
-            config = (await api.update_stream(_with_records(config))).config
+            config = await _given_room(api, name)
         except ApiError as error:
             if is_retryable(error):
                 raise
@@ -47,6 +47,12 @@ async def give_records(api: JetStreamApi, name: str, config: dict[str, Any]) -> 
         await _limit_to_jobs(api, config, consumer)
 
     return True
+
+
+async def _given_room(api: JetStreamApi, name: str) -> dict[str, Any]:
+    async with changing(api, name):
+        config = (await api.stream(name)).config
+        return config if _has_records(config) else (await api.update_stream(_with_records(config))).config
 
 
 def _with_records(config: dict[str, Any]) -> dict[str, Any]:

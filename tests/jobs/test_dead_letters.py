@@ -20,7 +20,7 @@ from nats_jobs.dead_letters._store import DeadLetterStore
 from nats_jobs.errors import ApiError, PublishRefused, SetupFailed, UsageError
 from nats_jobs.events import DeadLettered, Error, Receive, Working
 from nats_jobs.jetstream import Settlement
-from nats_jobs.jobs import _settle
+from nats_jobs.jobs import _parking
 from nats_jobs.server import run_server
 from nats_jobs.wire import connect
 from support.dying_worker import MAX_DELIVER, definition, dying_worker
@@ -612,7 +612,7 @@ async def test_a_stream_of_dead_letters_deleted_while_we_work_is_made_again() ->
 async def test_parking_is_repeated_until_it_succeeds_and_the_handler_is_not(
     monkeypatch: pytest.MonkeyPatch, auto_extend: bool
 ) -> None:
-    monkeypatch.setattr(_settle, "_PARK_AGAIN", 0.1)
+    monkeypatch.setattr(_parking, "_MAX_RETRY_INTERVAL", 0.1)
     seen = Seen()
     full: Any = {**dead_letters.stream_config(), "discard": "new", "max_msgs": 1}
     async with run_server() as server, job_processor(server.url, on_event=seen) as p:
@@ -660,8 +660,8 @@ async def test_a_job_whose_parking_takes_too_long_is_kept(
         await anyio.sleep_forever()
 
     seen = Seen()
-    monkeypatch.setattr(_settle, "_PARK_LIMIT", 0.1)
-    monkeypatch.setattr(_settle, "_PARK_AGAIN", 0.1)
+    monkeypatch.setattr(_parking, "_STORE_TIMEOUT", 0.1)
+    monkeypatch.setattr(_parking, "_MAX_RETRY_INTERVAL", 0.1)
     async with job_processor(url, on_event=seen) as p:
         defn = hopeless(name)
         await p.start(defn)

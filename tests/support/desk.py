@@ -15,7 +15,8 @@ from nats_jobs._groups import unwrapped
 from nats_jobs.errors import NatsJobsError
 from nats_jobs.jetstream import Delivery, Settlement
 from nats_jobs.jobs._claims import Claims
-from nats_jobs.jobs._lease import Lease, LeaseKeeper
+from nats_jobs.jobs._lease import Lease
+from nats_jobs.jobs._lease_keeper import LeaseKeeper
 from nats_jobs.units import to_ns
 from nats_jobs.wire import Connection, Msg
 from support.fake_link import IN_PROGRESS, NAK, Clock, FakeLink, FakeServer, Sent

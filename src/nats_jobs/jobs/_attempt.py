@@ -16,28 +16,20 @@ from typing import Any, Protocol
 import anyio
 
 from .._clock import Clock
-from .._groups import text_of
-from ..codecs import RAW, Codec, TypedCodec, by_content_type
-from ..errors import (
-    DecodeError,
-    JobNotResponding,
-    JobTimeout,
-    Malformed,
-    NatsJobsError,
-    ProcessNotStarted,
-    StrayCancellation,
-)
+from ..errors import JobNotResponding, JobTimeout, ProcessNotStarted, StrayCancellation
 from ..events import LoopBlocked, Receive
 from ..jetstream import Delivery
 from ..wire import Connection
 from ._bound_consumer import BoundConsumer
 from ._coroutine_driver import drive
 from ._emitter import logger
-from ._endings import Ending, Rejected, Snoozed, ending_of
+from ._endings import Ending, ending_of
 from ._handlers import AsyncHandler
 from ._job import Job, JobWorker
-from ._lease import Lease, LeaseKeeper
-from ._not_before import seconds_to_wait, was_delayed
+from ._lease import Lease
+from ._lease_keeper import LeaseKeeper
+from ._not_before import was_delayed
+from ._payload import Refused, payload_of
 from ._reasons import CancelReason
 from ._reporter import Reporter
 from ._settle import Settler
@@ -135,9 +127,11 @@ class Attempt:
 
         When the handler has not left the task as it was, what is left to do is returned for another one.
         """
+        worker = self.worker
+        self._attempts.report.job(Receive, self.delivery)
         try:
-            self.job = Job(self._payload(), self)
-        except _Refused as refused:
+            self.job = Job(payload_of(self.delivery, worker.defn, worker.consumer.limits), self)
+        except Refused as refused:
             await self._settle(refused.ending)
             return None
 
@@ -152,53 +146,6 @@ class Attempt:
 
         await self._settle(ending)
         return None
-
-    # Decoding...
-
-    def _payload(self) -> object:
-        """Return the payload; raise when the handler is not to be called."""
-        worker, delivery = self.worker, self.lease.delivery
-        self._attempts.report.job(Receive, delivery)
-        if worker.consumer.limits.is_crash_loop(delivery.attempt):
-            error = NatsJobsError(
-                f"delivered {delivery.attempt} times without coming to an end; it seems to kill its workers"
-            )
-            raise _Refused(Rejected("crash-loop", error))
-
-        if not delivery.has_headers:
-            return self._decoded(worker.defn.decoder, delivery)
-
-        try:
-            wait = seconds_to_wait(delivery, worker.defn.max_delay)
-        except Malformed as malformed:
-            raise _Refused(Rejected("undecodable", malformed)) from None
-
-        if wait:
-            raise _Refused(Snoozed(wait))
-
-        # The second spelling is HTTP's habit; a client that copies a request's headers sends it.
-        content_type = delivery.first_header(b"Content-Type") or delivery.first_header(b"content-type")
-        return self._decoded(self._codec_for(content_type), delivery)
-
-    def _codec_for(self, content_type: str | None) -> Codec:
-        own = self.worker.defn.decoder
-        if content_type is None or content_type == own.content_type:
-            return own
-
-        found = by_content_type(content_type) or RAW
-        return own.carried_by(found) if isinstance(own, TypedCodec) else found
-
-    def _decoded(self, codec: Codec, delivery: Delivery) -> object:
-        try:
-            return codec.decode(delivery.data)
-        except KeyboardInterrupt:
-            raise
-        except DecodeError as error:
-            raise _Refused(Rejected("undecodable", error)) from error
-        except BaseException as error:
-            # A codec of the user's: whatever it raises says that it cannot read this message.
-            reason = f"{type(error).__qualname__}: {text_of(error)}"
-            raise _Refused(Rejected("undecodable", DecodeError(codec.name, reason))) from error
 
     # Performing...
 
@@ -376,11 +323,3 @@ class Attempt:
 
     def __repr__(self) -> str:
         return repr(self.job)
-
-
-class _Refused(Exception):
-    """The handler is not called; `ending` is how the attempt ends instead."""
-
-    def __init__(self, ending: Ending) -> None:
-        super().__init__(ending)
-        self.ending = ending

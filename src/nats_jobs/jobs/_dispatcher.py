@@ -9,7 +9,8 @@ from .._clock import Clock
 from ..errors import NatsJobsError
 from ..jetstream import Delivery, Puller, Settlement
 from ._demand import Demand
-from ._lease import Lease, LeaseKeeper
+from ._lease import Lease
+from ._lease_keeper import LeaseKeeper
 from ._slots import Rest, Slots
 from ._task_watch import TaskWatch
 

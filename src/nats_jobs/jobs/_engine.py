@@ -35,7 +35,8 @@ from ._demand import Demand
 from ._dispatcher import Dispatcher
 from ._emitter import logger
 from ._handlers import AsyncHandler
-from ._lease import Lease, LeaseKeeper
+from ._lease import Lease
+from ._lease_keeper import LeaseKeeper
 from ._max_deliveries import MaxDeliveriesMonitor
 from ._reasons import CancelReason
 from ._reporter import Reporter

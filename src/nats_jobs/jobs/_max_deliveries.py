@@ -41,7 +41,7 @@ from ._bound_consumer import BoundConsumer
 from ._claims import Claims, Question
 from ._definition import JobDef
 from ._emitter import logger
-from ._lease import LeaseKeeper
+from ._lease_keeper import LeaseKeeper
 from ._reporter import Reporter
 from ._settle import Counts
 

@@ -23,7 +23,8 @@ from ._definition import JobDef
 from ._emitter import Emitter
 from ._endings import Done, Ending, Lost
 from ._handlers import async_handler
-from ._lease import Lease, LeaseKeeper
+from ._lease import Lease
+from ._lease_keeper import LeaseKeeper
 from ._middleware import MiddlewareStack
 from ._reasons import CancelReason
 from ._reporter import Reporter

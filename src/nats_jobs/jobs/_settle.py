@@ -8,31 +8,29 @@ from typing import Any, assert_never
 
 import anyio
 
-from .. import dead_letters
 from .._clock import Clock
 from .._groups import text_of
-from ..backoff import delay_of, jittered
+from ..backoff import delay_of
 from ..errors import JobTimeout, NatsJobsError, Retry
 from ..events import Complete, DeadLettered, Error, Interrupted as InterruptedEvent, Timeout
 from ..jetstream import ACK, Delivery, JetStreamApi, Settlement
 from ._definition import JobDef
 from ._emitter import logger
 from ._endings import Cancelled, Done, Ending, Failed, Interrupted, Lost, Rejected, Snoozed
-from ._lease import Lease, LeaseKeeper
+from ._lease import Lease
+from ._lease_keeper import LeaseKeeper
 from ._limits import Limits
 from ._not_before import was_delayed
+from ._parking import Parking
 from ._reasons import CancelReason
 from ._reporter import Reporter
 
 __all__ = ("Counts", "Settler")
 
-# Seconds. Parking a job must not hold up a stop for longer.
-_PARK_LIMIT = 20.0
-_LOOK_LIMIT = 2.0
-# Seconds between two tries to park a job, and until one that could not be parked before a stop is delivered again.
-_PARK_AGAIN_FIRST = 0.5
-_PARK_AGAIN = 5.0
-_LONGEST_REASON = 200
+# Seconds.
+_LOOK_TIMEOUT = 2.0
+# Characters.
+_MAX_REASON = 200
 
 
 @dataclass
@@ -67,7 +65,7 @@ class Settler:
         self._report = reporter
         self._clock = clock
         self._counts = counts
-        self._stopping = stopping
+        self._parking = Parking(api, leases, stopping)
 
     async def settle(self, lease: Lease, ending: Ending, started: float) -> None:
         """Answer for an attempt that began at `started`. The lease sees to it that the answer is confirmed."""
@@ -131,7 +129,7 @@ class Settler:
 
         try:
             # As for parking: a stop in this moment would make the job fail once more.
-            with anyio.move_on_after(_LOOK_LIMIT, shield=True):
+            with anyio.move_on_after(_LOOK_TIMEOUT, shield=True):
                 return await self._api.get_message(delivery.stream, {"seq": delivery.sequence}) is None
         except NatsJobsError as error:
             logger.warning(
@@ -202,50 +200,12 @@ class Settler:
         While the letter cannot be stored, that alone is repeated for as long as the lease is held: the handler
         has done its part. A stop ends the repeating, and then the job comes again.
         """
-        if self._defn.dead_letter:
-            # Also where the definition leaves extending to its handler, which has ended.
-            lease.always_extend = True
-            if not await self._stored(lease, reason, error):
-                self._leases.settle(lease, Settlement.nak(_PARK_AGAIN))
-                return
+        if self._defn.dead_letter and not await self._parking.park(lease, reason, error):
+            return
 
-        if self._leases.settle(lease, Settlement.term(f"{reason}: {text_of(error)}"[:_LONGEST_REASON])):
+        if self._leases.settle(lease, Settlement.term(f"{reason}: {text_of(error)}"[:_MAX_REASON])):
             self._counts.dead_lettered += 1
             self._report.job(DeadLettered, lease.delivery, reason=reason, error=text_of(error))
-
-    async def _stored(self, lease: Lease, reason: str, error: Exception) -> bool:
-        """Publish the dead letter until it is stored; False when the lease is lost, or a stop comes, before that."""
-        failures = 0
-        while self._leases.is_held(lease):
-            if await self._parked(lease.delivery, reason, error):
-                return True
-
-            if self._stopping.is_set():
-                break
-
-            with anyio.move_on_after(jittered(failures, first=_PARK_AGAIN_FIRST, most=_PARK_AGAIN)):
-                await self._stopping.wait()
-
-            failures += 1
-
-        return False
-
-    async def _parked(self, delivery: Delivery, reason: str, error: Exception) -> bool:
-        where = f"{delivery.stream}/{delivery.sequence}"
-        try:
-            # Shielded, and bounded: a stop in this moment would make the job fail once more.
-            with anyio.move_on_after(_PARK_LIMIT, shield=True):
-                await dead_letters.park(self._api, delivery, reason, error)
-                return True
-        except NatsJobsError as trouble:
-            cause = text_of(trouble)
-        else:
-            cause = f"no answer within {_PARK_LIMIT:g} s"
-
-        logger.error(
-            "%s could not be stored in %s; this is tried again: %s", where, dead_letters.STREAM, cause
-        )
-        return False
 
     def _took(self, started: float) -> tuple[float, float]:
         duration = self._clock() - started

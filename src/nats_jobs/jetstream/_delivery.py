@@ -1,7 +1,7 @@
 """One delivered message, and what settles it.
 
 The server matches a settlement by stream sequence alone and cannot tell whether we still own the message
-(nats-server's consumer.go, processAck). Knowing that is the business of whoever holds the delivery.
+(nats-server's consumer.go, processAck). Knowing that is the business of its holder.
 """
 
 from __future__ import annotations

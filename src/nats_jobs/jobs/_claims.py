@@ -1,12 +1,12 @@
 """Tells other workers which delivery of a message we hold.
 
-Whoever still works on an earlier delivery has lost it, and perhaps cannot know: its clock stood still, or
-the server forgot an extension when it crashed, and goes on confirming extensions to whoever asks. So a
+A worker that still performs an earlier delivery has lost it, and perhaps cannot know: its clock stood still, or
+the server forgot an extension when it crashed, and goes on confirming its extensions. So a
 message that is delivered again is announced at once, and after a broken link everybody announces what it
 holds: who has a later delivery answers with that. A server that crashes may even forget the delivery itself,
 and make the same one to somebody else; then nobody's is the later one, and one of the two gives way, whichever.
-Such a delivery does not look like a repeated one. So whoever holds a job from before a broken link announces
-it with each extension. Whoever holds a message answers to a claim of an earlier delivery, so a claim of delivery
+Such a delivery does not look like a repeated one. So a worker that holds a job from before a broken link announces
+it with each extension. The holder of a message answers to a claim of an earlier delivery, so a claim of delivery
 0, which there is not, asks who holds it. These are core NATS messages, at most once; they make an overlap short, and are no lock.
 """
 
@@ -29,7 +29,7 @@ _MAX_BYTES = 128
 
 
 class Question:
-    """Who holds a message? Whoever announces a delivery of it while this object is kept."""
+    """Who holds a message? Its holder announces its delivery while this object is kept."""
 
     __slots__ = ("__weakref__", "attempt")
 
@@ -62,7 +62,7 @@ class Claims:
         self._on_claim = on_claim
         self._mark_doubtful = mark_doubtful
         self._name = unique_token().encode()
-        # Whoever asked keeps the question for as long as it waits for answers.
+        # The asker keeps the question for as long as it waits for answers.
         self._questions: WeakValueDictionary[int, Question] = WeakValueDictionary()
         self._subject = ""
         self._sid = 0
@@ -143,7 +143,7 @@ class Claims:
     def _on_malformed(self, error: Malformed) -> None:
         self.malformed += 1
         if self.malformed == 1:
-            # Once: whoever can publish there could fill the log.
+            # Once: anyone who can publish there could fill the log.
             logger.warning("%s: %s; further ones are only counted", self._subject, error)
 
 

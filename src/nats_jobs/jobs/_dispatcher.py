@@ -54,7 +54,7 @@ class Dispatcher:
         """Take in a delivery, or hand it back when the worker is stopping. Called in the reader."""
         lease = self._leases.add(delivery)
         if lease is None:
-            # Used up on the way: the server will deliver it again, to whoever asks.
+            # Used up on the way: the server will deliver it again.
             self.refill()
             return
 

@@ -244,7 +244,7 @@ class Engine:
         self._adopt(consumer)
 
     def _on_gone(self, gone: ConsumerGone) -> None:
-        """No delivery is anybody's any more, and nothing is sent for it."""
+        """Every lease is lost, and nothing is sent for any of them."""
         self.leases.lose_all(str(gone))
         self._puller.end(gone)
 

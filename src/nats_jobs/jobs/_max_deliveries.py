@@ -2,20 +2,20 @@
 
 The delivery that reaches `max_deliver` is the last one. When its worker is killed, or it never arrives, the
 message stays in the stream and nobody gets it any more (seen on 2.15). The server says so in an advisory, as
-soon as somebody pulls again: by then the lease of whoever had that delivery is over. So it ends here as a
+soon as somebody pulls again: by then the lease of that delivery is over. So it ends here as a
 dead letter, stored first and then removed from its stream, as with the settlement of an attempt.
 
-An advisory is a message like any other, and whoever may publish on its subject can forge it, so the server is
+An advisory is a message like any other, and anyone who may publish on its subject can forge it, so the server is
 asked whether the delivery is still open. It tells how many are and up to where none is, not which. Where that
 leaves it open, the other workers are asked who holds the message; while somebody does, it is left alone. A job
 that waits between two attempts is held by nobody: only permissions keep a forged advisory from parking that.
 
-When the server shows that it is lost, whoever believes to hold it all the same is told that it does not: its
+When the server shows that it is lost, a worker that still believes to hold it is told that it does not: its
 lease was forgotten by a consumer leader that crashed. An answer of its that is quicker than we are wins, for
 then there is no message left to park. One that comes between parking and removal does not: then there is a
 dead letter too many.
 
-What this cannot catch: the server says it once, to whoever listens just then. A message of which nobody heard
+What this cannot catch: the server says it once, to those who listen just then. A message of which nobody heard
 stays. It cannot be told from one that is unreachable for another reason, as the messages that a consumer has
 passed by before its filter was changed, so nobody goes and looks for it.
 """
@@ -190,7 +190,7 @@ class MaxDeliveriesMonitor:
     def _ignore(self, lost: _Lost, reason: str) -> None:
         self.ignored += 1
         if self.ignored == 1:
-            # Once: whoever can publish there could fill the log.
+            # Once: anyone who can publish there could fill the log.
             logger.warning(
                 "%s for %s/%d is ignored: %s. Others than the server may publish it; take that permission away. "
                 "Further ones are only counted",

@@ -99,7 +99,7 @@ class MiddlewareStack:
 
     @asynccontextmanager
     async def enqueueing(self, request: EnqueueRequest) -> AsyncIterator[None]:
-        """Go around one enqueue. Whoever enters it fills `request.enqueued` before leaving.
+        """Go around one enqueue. The caller fills `request.enqueued` before it leaves.
 
         Raises:
             UsageError: a middleware kept back the error of an enqueue, for which there is no result now.

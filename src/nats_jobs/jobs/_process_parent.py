@@ -39,7 +39,7 @@ class ProcessEnded(Exception):
 
 
 class JobProcess:
-    """Made by `start`. Whoever has one ends it with `kill`; when it is idle, after `hang_up`."""
+    """Made by `start`. Its owner ends it with `kill`; when it is idle, after `hang_up`."""
 
     def __init__(self, process: Process, replies: int) -> None:
         self._process = process

@@ -180,7 +180,7 @@ class Processor:
                 )
 
         worker = Worker(defn, self._context)
-        # In the books before its task starts: a stop in this very moment must reach it.
+        # Known before its task starts: a stop in this very moment must reach it.
         self._workers.append(worker)
         return worker
 

@@ -19,6 +19,7 @@ from ..jetstream import Delivery, Info, JetStreamApi
 from ..units import from_ns
 from ._attempt import Attempts
 from ._bound_consumer import BoundConsumer
+from ._default_config import default_consumer, default_stream
 from ._definition import JobDef
 from ._emitter import Emitter
 from ._endings import Done, Ending, Lost
@@ -29,7 +30,6 @@ from ._middleware import MiddlewareStack
 from ._reasons import CancelReason
 from ._reporter import Reporter
 from ._settle import Counts, Settler
-from ._setup import default_consumer, default_stream
 from ._slots import Slots
 
 __all__ = ("Rehearsal",)

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from .. import dead_letters, delays
 from ..errors import (
     ApiError,
-    ConfigMismatch,
     ConnectionLost,
     NoResponders,
     PermissionDenied,
@@ -20,76 +19,23 @@ from ..errors import (
     SetupFailed,
     StreamDeleted,
 )
-from ..jetstream import ErrorCode, Info, JetStreamApi, changing, is_retryable, retrying
-from ..units import from_ns, to_ns
+from ..jetstream import ErrorCode, Info, JetStreamApi, changing, retrying
+from ..units import from_ns
 from ._bound_consumer import BoundConsumer, check_usable
-from ._config_drift import Asked, listed, merged
+from ._config_drift import Asked, merged
+from ._default_config import UNLIMITED, asked_of_consumer, default_consumer, default_stream
 from ._definition import JobDef
 from ._emitter import logger
-from ._keeping_clear import asked_of_stream, asks_for_schedules, filter_of_jobs, gives_schedules, kept_clear
+from ._keeping_clear import asked_of_stream, asks_for_schedules, gives_schedules, kept_clear
 from ._limits import SPARE_DELIVERIES
+from ._reconcile import existing_or_made, reconciled
 
-__all__ = ("default_consumer", "default_stream", "set_up", "set_up_again", "set_up_stream")
+__all__ = ("set_up", "set_up_again", "set_up_stream")
 
 T = TypeVar("T")
 
-_WEEK = 7 * 24 * 3600
-_UNLIMITED = -1
 # What a consumer has when its maker said nothing (JsDefaultMaxAckPending of nats-server).
 _SERVERS_MAX_ACK_PENDING = 1000
-_ACK_WAIT = 10.0
-_TOKEN_LENGTH = 12
-
-_EXISTS = (
-    ErrorCode.STREAM_NAME_IN_USE,
-    ErrorCode.SUBJECTS_OVERLAP,
-    ErrorCode.CONSUMER_EXISTS,
-    ErrorCode.CONSUMER_NAME_IN_USE,
-)
-_MISSING = (ErrorCode.STREAM_NOT_FOUND, ErrorCode.CONSUMER_NOT_FOUND)
-
-
-def default_stream(defn: JobDef[Any]) -> dict[str, Any]:
-    """Return what a stream is made with: the Node library's settings, then the definition's."""
-    defaults: dict[str, Any] = {
-        "name": defn.stream,
-        "subjects": [defn.stream],
-        "retention": "workqueue",
-        "storage": "file",
-        "discard": "old",
-        "max_age": to_ns(_WEEK),
-        "num_replicas": 1,
-        "deny_delete": False,
-        "deny_purge": False,
-    }
-    config = defaults | Asked(defn.stream_config, defn.consumer).to_create
-    if "mirror" in config:
-        # A mirror has no subjects of its own.
-        del config["subjects"]
-
-    return config
-
-
-def default_consumer(defn: JobDef[Any], stream: dict[str, Any]) -> dict[str, Any]:
-    """Return what a consumer is made with: the Node library's settings but for two, then the definition's.
-
-    `max_deliver` is the cap for crash loops. `max_ack_pending` would count jobs that only wait: a thousand that are
-    delayed, or back off, would keep every other from being delivered. How much is delivered is bounded by demand.
-
-    Args:
-        stream: its configuration. When it takes schedules, they are kept out by a filter.
-    """
-    defaults = {
-        "durable_name": defn.consumer,
-        "ack_policy": "explicit",
-        "ack_wait": to_ns(_ACK_WAIT),
-        "deliver_policy": "all",
-        "replay_policy": "instant",
-        "max_deliver": defn.num_attempts + SPARE_DELIVERIES,
-        "max_ack_pending": _UNLIMITED,
-    }
-    asked = _asked_of_consumer(defn)
-    return merged(defaults | filter_of_jobs(asked, stream), asked.to_create)
 
 
 async def set_up(api: JetStreamApi, defn: JobDef[Any], *, patience: float) -> BoundConsumer:
@@ -143,15 +89,15 @@ async def set_up_again(api: JetStreamApi, defn: JobDef[Any], *, patience: float)
 
 async def _set_up_stream(api: JetStreamApi, defn: JobDef[Any]) -> dict[str, Any]:
     level = await api.level() if asks_for_schedules(defn) else 0
-    info = await _existing_or_made(lambda: api.stream(defn.stream), lambda: _make_stream(api, defn, level))
+    info = await existing_or_made(lambda: api.stream(defn.stream), lambda: _make_stream(api, defn, level))
     asked, changes = _changes_of_stream(defn, info, level)
     if not changes or not defn.update:
-        return (await _brought_in_line(defn, "stream", asked, changes, info, api.update_stream)).config
+        return (await reconciled(defn, "stream", asked, changes, info, api.update_stream)).config
 
     async with changing(api, defn.stream):
         info = await api.stream(defn.stream)
         asked, changes = _changes_of_stream(defn, info, level)
-        return (await _brought_in_line(defn, "stream", asked, changes, info, api.update_stream)).config
+        return (await reconciled(defn, "stream", asked, changes, info, api.update_stream)).config
 
 
 def _changes_of_stream(defn: JobDef[Any], info: Info, level: int) -> tuple[Asked, dict[str, Any]]:
@@ -174,7 +120,7 @@ async def _make_stream(api: JetStreamApi, defn: JobDef[Any], level: int) -> Info
 
 
 async def _set_up_dead_letters(api: JetStreamApi, replicas: int) -> dict[str, Any]:
-    info = await _existing_or_made(
+    info = await existing_or_made(
         lambda: api.stream(dead_letters.STREAM),
         lambda: api.create_stream(dead_letters.stream_config(replicas)),
     )
@@ -192,7 +138,7 @@ async def _set_up_dead_letters(api: JetStreamApi, replicas: int) -> dict[str, An
 
 
 async def _set_up_consumer(api: JetStreamApi, defn: JobDef[Any], stream: dict[str, Any]) -> Info:
-    info = await _existing_or_made(
+    info = await existing_or_made(
         lambda: api.consumer(defn.stream, defn.consumer),
         lambda: api.create_consumer(defn.stream, default_consumer(defn, stream)),
     )
@@ -202,85 +148,13 @@ async def _set_up_consumer(api: JetStreamApi, defn: JobDef[Any], stream: dict[st
         # Who gives a stream room for schedules looks for consumers afterwards: one of us sees the other.
         stream = (await api.stream(defn.stream)).config
 
-    asked = _asked_of_consumer(defn)
+    asked = asked_of_consumer(defn)
     unasked = _lifted_limits(defn, asked, existing) | kept_clear(defn, asked, stream, existing)
     changes = merged(unasked, asked.changes(existing))
     _warn_of_a_shorter_lease(defn, changes, existing)
-    return await _brought_in_line(
+    return await reconciled(
         defn, "consumer", asked, changes, info, lambda config: api.update_consumer(defn.stream, config)
     )
-
-
-async def _existing_or_made(look: Callable[[], Awaitable[Info]], make: Callable[[], Awaitable[Info]]) -> Info:
-    """Return what is there, or was made since nothing was."""
-    try:
-        return await look()
-    except ApiError as error:
-        if error.err_code not in _MISSING:
-            raise
-
-    try:
-        return await make()
-    except ApiError as error:
-        if error.err_code not in _EXISTS:
-            raise
-
-        refusal = error
-
-    # Another worker was quicker; or the subjects belong to another stream, then the refusal says so.
-    try:
-        return await look()
-    except ApiError as error:
-        raise refusal if error.err_code in _MISSING else error from None
-
-
-async def _brought_in_line(
-    defn: JobDef[Any],
-    kind: str,
-    asked: Asked,
-    changes: dict[str, Any],
-    info: Info,
-    update: Callable[[dict[str, Any]], Awaitable[Info]],
-) -> Info:
-    """Return the stream or consumer after `changes`: whether it can be changed is for the server to say."""
-    name = defn.stream if kind == "stream" else defn.consumer
-    existing = info.config
-    visible = asked.without_record(changes)
-    if visible and not defn.update:
-        raise ConfigMismatch(kind, name, listed(visible, existing), "update=False forbids changing it")
-
-    if not changes or not defn.update:
-        return info
-
-    try:
-        updated = await update(merged(existing, changes))
-    except ApiError as error:
-        if is_retryable(error):
-            raise
-
-        if not visible:
-            # Say, an account that may bind and not change.
-            return info
-
-        refusal = f"the server refuses to change it: {error.reason} ({error.err_code})"
-        raise ConfigMismatch(kind, name, listed(visible, existing), refusal) from error
-
-    _announce(kind, name, existing, visible)
-    if left := asked.without_record(asked.changes(updated.config)):
-        logger.warning(
-            "%s %s: the server accepted the change of %s, but did not make it", kind, name, ", ".join(left)
-        )
-
-    return updated
-
-
-def _announce(kind: str, name: str, existing: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Others may share it, and would wonder."""
-    shown = ", ".join(
-        f"{field} from {existing.get(field)!r} to {value!r}" for field, value in changes.items()
-    )
-    if shown:
-        logger.info("%s %s was changed: %s", kind, name, shown)
 
 
 def _shortened_duplicate_window(
@@ -306,11 +180,6 @@ def _warn_of_a_shorter_lease(defn: JobDef[Any], changes: dict[str, Any], existin
         )
 
 
-def _asked_of_consumer(defn: JobDef[Any]) -> Asked:
-    more = {} if defn.filter_subject is None else {"filter_subject": defn.filter_subject}
-    return Asked(defn.consumer_config, defn.consumer, more)
-
-
 def _lifted_limits(defn: JobDef[Any], asked: Asked, existing: dict[str, Any]) -> dict[str, Any]:
     """Limits that nobody asked for, and with which jobs would be out of reach: those of the Node library, for instance."""
     if not defn.update:
@@ -322,7 +191,7 @@ def _lifted_limits(defn: JobDef[Any], asked: Asked, existing: dict[str, Any]) ->
         lifted["max_deliver"] = needed
 
     if "max_ack_pending" not in asked.fields and existing.get("max_ack_pending") == _SERVERS_MAX_ACK_PENDING:
-        lifted["max_ack_pending"] = _UNLIMITED
+        lifted["max_ack_pending"] = UNLIMITED
 
     return lifted
 

@@ -23,12 +23,14 @@ SERVERS = ["2.10.26", "2.11.11", "2.12.8", "2.14.6", "2.15.1"]
 # In the session `examples`.
 EXAMPLES = ["tests/test_examples.py", "tests/test_readme.py"]
 CHAOS = ["--seed", "1", "--seeds", "20", "--cluster", "5"]
-# These need the machine for themselves, or test what no version of Python changes: once is enough.
-ALONE = ["tests/benchmarks", "tests/chaos", "tests/cluster", "tests/soak"]
+# Each test of these keeps many processes busy: few at once, and only on the oldest Python, as with the others
+# that no version of Python changes.
+BUSY = ["tests/benchmarks", "tests/chaos", "tests/cluster", "tests/soak"]
 ONCE = ["tests/docker", "tests/interop", "tests/servers"]
 # Most tests wait for a server or a clock: more of them at once than there are cores. On a machine that
 # stands still for seconds one may fail for that alone; what fails three times is broken.
-PARALLEL = ["-n", "4", "--dist", "loadgroup", "--reruns", "2"]
+PARALLEL = ["-n", "6", "--dist", "loadgroup", "--reruns", "2"]
+FEW = ["-n", "3", "--reruns", "2"]
 
 
 def install(session: nox.Session, group: str, *options: str) -> None:
@@ -42,14 +44,14 @@ def tests(session: nox.Session) -> None:
     """The whole suite on the oldest Python; on the newest what depends on it, without uvloop."""
     install(session, "test")
     parallel = [*PARALLEL]
-    left_out = EXAMPLES + ALONE
+    left_out = EXAMPLES + BUSY
     if session.python != OLDEST:
         left_out += ONCE
         parallel += ["-k", "not uvloop"]
 
     session.run("pytest", *parallel, *(f"--ignore={path}" for path in left_out), *session.posargs)
     if session.python == OLDEST:
-        session.run("pytest", "--reruns", "2", *ALONE, *session.posargs)
+        session.run("pytest", *FEW, *BUSY, *session.posargs)
 
 
 @nox.session
@@ -72,7 +74,7 @@ def types(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Each example by itself, its output compared; every snippet of the pages."""
     install(session, "test")
-    session.run("pytest", "-n", "2", "--dist", "loadfile", "--reruns", "2", *EXAMPLES, *session.posargs)
+    session.run("pytest", *FEW, "--dist", "loadfile", *EXAMPLES, *session.posargs)
 
 
 @nox.session
@@ -139,7 +141,7 @@ def lower_bounds() -> Iterator[str]:
 
 def run_suite(session: nox.Session) -> None:
     """What depends on the versions of libraries."""
-    left_out = (f"--ignore={path}" for path in EXAMPLES + ALONE + ONCE)
+    left_out = (f"--ignore={path}" for path in EXAMPLES + BUSY + ONCE)
     session.run("pytest", *PARALLEL, *left_out, *session.posargs)
 
 
@@ -148,13 +150,6 @@ def wire(session: nox.Session) -> None:
     """The connection, the long form: thousands that are cancelled at random points, hundreds of strange servers."""
     install(session, "test")
     session.run("pytest", "-m", "", "tests/wire", *session.posargs, env={"NATS_JOBS_LONG": "1"})
-
-
-@nox.session
-def schedules(session: nox.Session) -> None:
-    """Schedules whose processes and server are killed for minutes."""
-    install(session, "test")
-    session.run("pytest", "-m", "slow", "tests/scheduler", *session.posargs)
 
 
 @nox.session

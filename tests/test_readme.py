@@ -50,6 +50,8 @@ PYTHON = [block for block in BLOCKS if block.language == "python"]
 PROGRAMS = programs(BLOCKS)
 FRAGMENTS = [block for block in PYTHON if block.directive == "wrap"]
 BACKENDS = ("asyncio", "trio")
+# Other plugins for async tests, which would be asked to configure, and a directory that is not ours.
+WITHOUT = [word for name in ("asyncio", "trio", "cacheprovider") for word in ("-p", f"no:{name}")]
 LANGUAGES = {"python", "text", "sh", "yaml", "ini", "mermaid"}
 DIRECTIVES = re.compile("|continue|beside|prelude|wrap|pytest|prints|prints, in any order|not run: .{10,}")
 FEW = 2
@@ -212,7 +214,7 @@ def test_a_program_prints_what_its_page_says(
 def test_tests_written_as_a_page_shows_pass_on_both_backends(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "test_handlers.py"
     file.write_text(block.text, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", str(file)]
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", *WITHOUT, str(file)]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert result.returncode == 0, result.stdout
     tests = len(re.findall(r"^async def test_", block.text, re.MULTILINE))

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from nats_jobs import DetachedJob, Job, JobDef, job, job_processor
+from nats_jobs.sync import Producer
 
 
 class Order(TypedDict):
@@ -81,6 +82,14 @@ async def main() -> None:
         await p.enqueue(plain, "5")  # refused
         await p.enqueue_many(orders, [{"name": 1}])  # refused
         await p.start(ship)  # refused
+
+
+with Producer() as producer:
+    producer.enqueue(orders, {"id": 1})
+    producer.enqueue_many(plain, range(3))
+    producer.enqueue(orders, {"name": 1})  # refused
+    producer.enqueue_many(orders, [{"name": 1}])  # refused
+    producer.enqueue(plain, 5, dely=1)  # refused
 """
 
 

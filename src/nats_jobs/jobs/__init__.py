@@ -2,7 +2,7 @@
 
 from ..delays import NOT_BEFORE as NOT_BEFORE
 from ..jetstream import Enqueued as Enqueued
-from ._definition import JobDef as JobDef, JobOptions as JobOptions, job as job
+from ._definition import JobDef as JobDef, JobOptions as JobOptions, PayloadOf as PayloadOf, job as job
 from ._definition_checks import is_async as is_async
 from ._destination import destination_of as destination_of, subject_of as subject_of
 from ._detached_job import DetachedJob as DetachedJob, detach as detach
@@ -62,6 +62,7 @@ __all__ = (
     "Middleware",
     "MiddlewareStack",
     "OnUnresponsive",
+    "PayloadOf",
     "ProcessEnded",
     "ProcessPool",
     "Processor",

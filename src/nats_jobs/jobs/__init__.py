@@ -26,6 +26,7 @@ from ._middleware import (
     Middleware as Middleware,
     MiddlewareStack as MiddlewareStack,
 )
+from ._payload import codec_for as codec_for
 from ._process_child import refuse_in_import as refuse_in_import, tell_parent as tell_parent
 from ._process_parent import ProcessEnded as ProcessEnded
 from ._process_pool import ProcessPool as ProcessPool
@@ -73,6 +74,7 @@ __all__ = (
     "UnresponsivePolicy",
     "WorkerStatistics",
     "check_grace",
+    "codec_for",
     "destination_of",
     "detach",
     "finish",

@@ -13,7 +13,7 @@ from ._endings import Ending, Rejected, Snoozed
 from ._limits import Limits
 from ._not_before import seconds_to_wait
 
-__all__ = ("Refused", "payload_of")
+__all__ = ("Refused", "codec_for", "payload_of")
 
 
 class Refused(Exception):
@@ -49,10 +49,11 @@ def payload_of(delivery: Delivery, defn: JobDef[Any], limits: Limits) -> object:
 
     # The second spelling is HTTP's habit; a client that copies a request's headers sends it.
     content_type = delivery.first_header(b"Content-Type") or delivery.first_header(b"content-type")
-    return _decoded(_codec_for(content_type, defn.decoder), delivery)
+    return _decoded(codec_for(content_type, defn.decoder), delivery)
 
 
-def _codec_for(content_type: str | None, own: Codec) -> Codec:
+def codec_for(content_type: str | None, own: Codec) -> Codec:
+    """Return what a message with this label is decoded with, for a definition that has a codec of its own."""
     if content_type is None or content_type == own.content_type:
         return own
 

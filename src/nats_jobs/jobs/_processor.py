@@ -130,6 +130,11 @@ class Processor:
 
         return JobHandle(worker)
 
+    @property
+    def workers(self) -> tuple[JobHandle[Any], ...]:
+        """The definitions that were started here, and whose workers have not ended."""
+        return tuple(JobHandle(worker) for worker in self._workers if not worker.ended.is_set())
+
     async def stop(self, *, grace: float | None = None) -> None:
         """Stop every worker and schedule, and wait until all have ended. Safe to call twice and from any task.
 

@@ -171,6 +171,7 @@ async def our_confirmed_pull(url: str, count: int) -> float:
             clock=running_clock(),
             on_delivery=take,
             on_ready=ask,
+            on_trouble=lambda: None,
         )
         began = time.perf_counter()
         async with anyio.create_task_group() as group:

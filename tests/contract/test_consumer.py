@@ -107,7 +107,7 @@ class Bench:
                 holder = Holder(connection, cast(Puller, None))
                 holder.puller = Puller(
                     JetStreamApi(connection), self.name, "C",
-                    expires=30.0, clock=running_clock(), on_delivery=holder.take, on_ready=started.set,
+                    expires=30.0, clock=running_clock(), on_delivery=holder.take, on_ready=started.set, on_trouble=lambda: None,
                 )  # fmt: skip
                 holders.append(holder)
                 group.start_soon(holder.puller.run)

@@ -32,6 +32,7 @@ class Station:
         self.name = name
         self.got: list[Delivery] = []
         self.readies = 0
+        self.troubles = 0
         self.puller = Puller(
             JetStreamApi(connection),
             name,
@@ -40,7 +41,11 @@ class Station:
             clock=running_clock(),
             on_delivery=self.got.append,
             on_ready=self._ready,
+            on_trouble=self._trouble,
         )
+
+    def _trouble(self) -> None:
+        self.troubles += 1
 
     def _ready(self) -> None:
         self.readies += 1
@@ -208,15 +213,20 @@ async def test_a_consumer_that_is_deleted_while_a_request_waits_is_gone(url: str
         assert "deleted" in str(gone)
 
 
-async def test_a_consumer_that_is_deleted_before_the_request_is_gone(url: str, name: str) -> None:
+async def test_a_request_to_a_consumer_that_was_deleted_is_a_trouble_that_who_finds_out_can_end(
+    url: str, name: str
+) -> None:
+    gone = ConsumerGone(name, "c", "it does not exist any more")
     async with station(url, name) as at:
         with pytest.raises(ExceptionGroup) as failed, anyio.fail_after(LIMIT):
             async with running(at):
                 await at.js.delete_stream(name)
                 at.puller.pull(1)
+                await until(lambda: at.troubles > 0)
+                at.puller.end(gone)
                 await anyio.sleep_forever()
 
-        assert isinstance(failed.value.exceptions[0], ConsumerGone)
+        assert failed.value.exceptions == (gone,)
 
 
 async def test_a_limit_of_the_consumer_on_requests_is_kept_from_then_on(url: str, name: str) -> None:

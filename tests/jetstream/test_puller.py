@@ -34,9 +34,14 @@ class Counter:
             clock=clock,
             on_delivery=self.got.append,
             on_ready=self._ready,
+            on_trouble=self._trouble,
         )
         self.begun: list[float] = []
         self.asks_when_ready = 0
+        self.troubles = 0
+
+    def _trouble(self) -> None:
+        self.troubles += 1
 
     def _ready(self) -> None:
         self.begun.append(self.server.clock())

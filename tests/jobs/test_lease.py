@@ -788,6 +788,27 @@ async def test_a_lease_that_a_shorter_ack_wait_has_used_up_is_lost() -> None:
         assert not built.server.sent
 
 
+async def test_an_extension_that_was_late_for_the_shorter_ack_wait_counts_for_nothing() -> None:
+    async with one_desk() as (built, desk):
+        await in_hand(built, desk)
+        await until(lambda: desk.lease.counted_from > desk.lease.delivery.sent_not_before)
+        assert desk.lease.longest_gap > ACK_WAIT / 4
+        desk.keeper.adopt(ACK_WAIT / 4)
+        # It was confirmed, and was the server's to give to somebody else before.
+        assert [told.reason for told in desk.lost] == [
+            "ack_wait is 2.5 s now, and the job was not extended as often as that"
+        ]
+
+
+async def test_a_look_that_finds_the_same_ack_wait_forgets_how_late_extensions_were() -> None:
+    async with one_desk() as (built, desk):
+        await in_hand(built, desk)
+        await until(lambda: desk.lease.counted_from > desk.lease.delivery.sent_not_before)
+        desk.keeper.adopt(ACK_WAIT)
+        desk.keeper.adopt(ACK_WAIT / 4)
+        assert desk.keeper.is_held(desk.lease)
+
+
 async def test_a_longer_ack_wait_counts_with_the_next_extension_only() -> None:
     async with one_desk() as (built, desk):
         await in_hand(built, desk)

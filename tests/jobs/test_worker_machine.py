@@ -22,9 +22,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from nats_jobs import Job, JobDef, codecs
 from nats_jobs._clock import running_clock
 from nats_jobs._groups import unwrapped
+from nats_jobs.errors import NoResponders, RequestTimeout
 from nats_jobs.jetstream import JetStreamApi
 from nats_jobs.jobs._bound_consumer import BoundConsumer
 from nats_jobs.jobs._context import WorkerContext
+from nats_jobs.jobs._default_config import default_consumer, default_stream
 from nats_jobs.jobs._emitter import Emitter
 from nats_jobs.jobs._engine import Engine
 from nats_jobs.jobs._handlers import async_handler
@@ -43,6 +45,9 @@ CONCURRENCY = 3
 # Seconds. Silence is believed after two heartbeats, and a request that others hide after two more; then a retry waits, and
 # asks whether the consumer is there.
 MAX_IDLE = 20.0
+# Seconds in which a worker looks at its consumer, whether or not it was told of a change; twice, for what gets lost.
+MAX_UNNOTICED = 25.0
+_LOOK_EVERY = 0.5
 # Seconds in which all is done, once nothing breaks any more.
 PEACE = 300.0
 
@@ -58,6 +63,8 @@ STEPS = st.lists(
         st.tuples(st.just("swallow_what_is_sent"), TIMES),
         st.tuples(st.just("lose_the_leader"), TIMES),
         st.tuples(st.just("forget_the_requests")),
+        st.tuples(st.just("recreate_consumer"), st.sampled_from([0.0, 0.0, 1.0, 4.0]), st.booleans()),
+        st.tuples(st.just("edit_ack_wait"), st.sampled_from([4.0, 10.0, 25.0])),
         st.tuples(st.just("hold_up"), TIMES),
     ),
     max_size=25,
@@ -65,26 +72,60 @@ STEPS = st.lists(
 
 
 class Link(FakeLink):
-    """Answers what a worker asks about its consumer, too."""
+    """Answers what a worker asks about its stream and its consumer, too."""
+
+    defn: JobDef[Any]
 
     def set_receive_precision(self, seconds: float) -> None:
         pass
 
-    async def request(self, subject: str, *args: object, **kwargs: object) -> Msg:
+    async def request(
+        self, subject: str, data: bytes = b"", *, timeout: float = 5.0, **kwargs: object
+    ) -> Msg:
         await anyio.sleep(self.delay_in + self.delay_out)
-        if ".CONSUMER.INFO." not in subject or not self.connected or not self.server.has_leader:
-            return await super().request(subject)
+        if self.swallow:
+            await anyio.sleep(timeout)
+            raise RequestTimeout(subject, timeout)
 
-        return Msg(subject, 0, "", b"", json.dumps(info(self.server)).encode())
+        if not self.connected:
+            raise self._lost()
+
+        if not self.server.has_leader:
+            raise NoResponders(subject)
+
+        answer = self._answer(subject, data)
+        return Msg(subject, 0, "", b"", json.dumps(answer).encode())
+
+    def _answer(self, subject: str, data: bytes) -> dict[str, Any]:
+        server = self.server
+        stream = default_stream(self.defn)
+        if subject == "$JS.API.INFO":
+            return {"api": {"level": 0}}
+
+        if ".STREAM.INFO." in subject:
+            return {"config": stream, "created": "2026-01-01T00:00:00Z"}
+
+        if ".STREAM.MSG.GET." in subject:
+            sequence = json.loads(data)["seq"]
+            found = {"message": {"seq": sequence}}
+            return found if sequence in server.messages else _error(10037, "no message found")
+
+        if ".CONSUMER.CREATE." in subject:
+            server.create_consumer()
+        else:
+            assert ".CONSUMER.INFO." in subject, subject
+
+        # Who has asked knows.
+        server.unnoticed = False
+        if server.created is None:
+            return _error(10014, "consumer not found")
+
+        config = default_consumer(self.defn, stream) | {"ack_wait": int(server.ack_wait * 1e9)}
+        return {"config": config, "created": f"2026-01-01T00:00:{server.created:02}Z"}
 
 
-def info(server: FakeServer) -> dict[str, Any]:
-    config = {
-        "durable_name": server.consumer,
-        "ack_policy": "explicit",
-        "ack_wait": int(server.ack_wait * 1e9),
-    }
-    return {"config": config, "created": "2026-01-01T00:00:00Z"}
+def _error(code: int, description: str) -> dict[str, Any]:
+    return {"error": {"code": 404, "err_code": code, "description": description}}
 
 
 class Machine:
@@ -145,12 +186,30 @@ class Machine:
         self.idle_since = None
         await checkpoint()
 
+    async def recreate_consumer(self, absent: float, told: bool) -> None:
+        """Operators do that, and so does who restores a stream. The advisory may be lost."""
+        self.server.delete_consumer()
+        if told:
+            advisory = "$JS.EVENT.ADVISORY.CONSUMER.DELETED.S.SConsumer"
+            self.link.arrive(self.link.epoch, Msg(advisory, 0, "", b"", b""))
+
+        await anyio.sleep(absent)
+        self.server.create_consumer()
+
+    async def edit_ack_wait(self, seconds: float) -> None:
+        """Once, until somebody has looked: nobody can know of what was edited and edited back."""
+        if not self.server.unnoticed:
+            self.server.ack_wait = seconds
+
     # What must hold...
 
     async def watch(self, engine: Engine) -> None:
-        """Never a slot that is idle for long while there is work at the server."""
+        """Never a slot that is idle for long while there is work at the server, nor another consumer that is unnoticed."""
+        unnoticed = 0.0
         while True:
-            await anyio.sleep(0.5)
+            await anyio.sleep(_LOOK_EVERY)
+            unnoticed = unnoticed + _LOOK_EVERY if self.server.unnoticed and self.is_able() else 0.0
+            assert unnoticed < MAX_UNNOTICED
             if not self.is_idle(engine):
                 self.idle_since = None
             elif self.idle_since is None:
@@ -160,9 +219,17 @@ class Machine:
 
     def is_idle(self, engine: Engine) -> bool:
         server = self.server
-        able = self.link.connected and server.has_leader and not self.link.swallow
-        has_work = bool(server._fresh or server._again)
-        return able and has_work and engine.dispatcher.slots.busy < CONCURRENCY and not server._requests
+        has_work = bool(server._fresh or server._again) and server.created is not None
+        return (
+            self.is_able()
+            and has_work
+            and engine.dispatcher.slots.busy < CONCURRENCY
+            and not server._requests
+        )
+
+    def is_able(self) -> bool:
+        """Whether the worker and the server hear each other."""
+        return self.link.connected and self.server.has_leader and not self.link.swallow
 
     async def until_all_is_done(self) -> None:
         with anyio.fail_after(PEACE):
@@ -183,7 +250,7 @@ async def _cancel_own_task() -> None:
 async def machine() -> AsyncIterator[Machine]:
     built = Machine()
     api = JetStreamApi(cast(Connection, built.link))
-    defn = JobDef[Any](
+    built.link.defn = defn = JobDef[Any](
         stream="S",
         perform=built.perform,
         concurrency=CONCURRENCY,
@@ -214,7 +281,7 @@ async def machine() -> AsyncIterator[Machine]:
 
             around.cancel_scope.cancel("the engine has ended")
 
-    assert not built.server.offences
+    assert built.server.offences == []
     assert not built.link.outstanding
 
 

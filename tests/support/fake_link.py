@@ -93,6 +93,10 @@ class FakeServer:
         self.clock = clock
         self.now = clock()
         self.has_leader = True
+        # Which consumer of this name it is; None while there is none.
+        self.created: int | None = 1
+        # The consumer was created again, or edited, and nobody has looked yet: who has jobs in hand cannot know.
+        self.unnoticed = False
         self.links: list[FakeLink] = []
         self.delivered: list[Delivered] = []
         self.sent: list[Sent] = []
@@ -107,6 +111,10 @@ class FakeServer:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._changed: anyio.Event | None = None
+        self._consumers = itertools.count(2)
+        # The last delivery of a consumer that has been deleted.
+        self._last_former = 0
+        self._crossed: set[int] = set()
 
     def link(self, name: str) -> FakeLink:
         """Return a new link to this server, which is up."""
@@ -133,9 +141,31 @@ class FakeServer:
     def ack_wait(self, seconds: float) -> None:
         self.catch_up()
         longer_by, self._ack_wait = seconds - self._ack_wait, seconds
+        self.unnoticed = self.unnoticed or longer_by != 0
         for message in self.messages.values():
             if message.deadline < math.inf:
                 self._set_deadline(message, max(self.now, message.deadline + longer_by))
+
+    def delete_consumer(self) -> None:
+        """Forget all that was delivered; who waits for jobs is told."""
+        self.catch_up()
+        self.created = None
+        self.unnoticed = True
+        self._last_former = len(self.delivered)
+        self._answered.clear()
+        self._again.clear()
+        self._fresh = deque(message for _, message in sorted(self.messages.items()))
+        for message in self._fresh:
+            message.attempt, message.held, message.deadline = 0, False, math.inf
+
+        while self._requests:
+            request = self._requests.popleft()
+            self._tell(request.link, request.epoch, request.inbox, b"NATS/1.0 409 Consumer Deleted\r\n\r\n")
+
+    def create_consumer(self) -> None:
+        """Create it, unless it is there."""
+        if self.created is None:
+            self.created = next(self._consumers)
 
     # Time...
 
@@ -174,7 +204,7 @@ class FakeServer:
         if epoch != link.epoch:
             return
 
-        if not self.has_leader:
+        if not self.has_leader or (self.created is None and subject.startswith(_PULL)):
             self._tell(link, epoch, reply, b"NATS/1.0 503\r\n\r\n")
         elif subject.startswith(_PULL):
             self._take_request(link, epoch, reply, json.loads(data))
@@ -191,8 +221,21 @@ class FakeServer:
         """Write down what is being sent about a delivery, and whether its sender may."""
         self.catch_up()
         tokens = subject.split(".")
-        attempt, sequence = int(tokens[4]), int(tokens[5])
+        attempt, sequence, delivery = int(tokens[4]), int(tokens[5]), int(tokens[6])
         self.sent.append(Sent(self.now, link, sequence, attempt, data))
+        if self.unnoticed and data != IN_PROGRESS:
+            # The server may take it for an answer to a later delivery, whose holder cannot know that.
+            self._crossed.add(sequence)
+
+        if self.unnoticed or sequence in self._crossed:
+            return
+
+        if delivery <= self._last_former:
+            self.offences.append(
+                f"{link} sent {data!r} for {sequence}/{attempt} of a consumer that was deleted"
+            )
+            return
+
         before = self._answered.get((sequence, attempt))
         if before is not None and before != data:
             self.offences.append(f"{link} sent {data!r} for {sequence}/{attempt} after {before!r}")
@@ -404,7 +447,9 @@ class FakeLink:
             if not drain:
                 del self._interests[sid]
 
-    async def request(self, subject: str, *args: object, **kwargs: object) -> Msg:
+    async def request(
+        self, subject: str, data: bytes = b"", *, timeout: float = 5.0, **kwargs: object
+    ) -> Msg:
         raise NoResponders(subject)
 
     async def flush(self, timeout: float = 10.0) -> None:

@@ -22,7 +22,6 @@ from anyio.abc import TaskStatus
 from .._clock import Clock
 from ..backoff import jittered
 from ..errors import (
-    ApiError,
     ConnectFailed,
     ConnectionClosed,
     ConnectionLost,
@@ -36,7 +35,6 @@ from ..units import to_ns
 from ..wire import Msg
 from ._api import JetStreamApi
 from ._delivery import Delivery, is_delivery
-from ._error_codes import ErrorCode
 from ._pull_inbox import PullInbox
 from ._status import PullStatus, StatusKind, read_status
 
@@ -45,8 +43,6 @@ __all__ = ("Puller",)
 # Seconds.
 _MAX_HEARTBEAT = 3.0
 _FLUSH_TIMEOUT = 5.0
-_INFO_TIMEOUT = 1.0
-_GONE_CODES = (ErrorCode.CONSUMER_NOT_FOUND, ErrorCode.STREAM_NOT_FOUND)
 _NEW_LINK = PullStatus(StatusKind.ALL_ENDED, "the link is new")
 
 
@@ -60,7 +56,8 @@ class Puller:
     """The pull requests of one worker on one consumer.
 
     `on_delivery` is called in the connection's reader for each delivery. `on_ready` is called when new requests can
-    be sent after a time in which they could not. Both must return at once.
+    be sent after a time in which they could not, `on_trouble` when requests were refused or not answered: is the consumer
+    there? All must return at once.
 
     Args:
         expires: seconds that one request waits at the server.
@@ -76,6 +73,7 @@ class Puller:
         clock: Clock,
         on_delivery: Callable[[Delivery], None],
         on_ready: Callable[[], None],
+        on_trouble: Callable[[], None],
     ) -> None:
         self.stream = stream
         self.consumer = consumer
@@ -83,10 +81,10 @@ class Puller:
         self.outstanding = 0
         self.max_batch: int | None = None
         self._connection = api.connection
-        self._api = api
         self._clock = clock
         self._on_delivery = on_delivery
         self._on_ready = on_ready
+        self._on_trouble = on_trouble
         self._heartbeat = min(expires / 2, _MAX_HEARTBEAT)
         self._subject = api.subject(f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._limits = f'"expires":{to_ns(expires)},"idle_heartbeat":{to_ns(self._heartbeat)}'
@@ -124,7 +122,7 @@ class Puller:
         """Watch over the requests until cancelled. It has started when requests can be sent, and `on_ready` was called.
 
         Raises:
-            ConsumerGone: consumer or stream do not exist any more.
+            ConsumerGone: the server says so, or whoever called `end`.
             PullRefused: the consumer cannot be pulled.
             PermissionDenied: the account may not use the inbox.
         """
@@ -139,10 +137,11 @@ class Puller:
             else:
                 await anyio.sleep(jittered(failures, first=0.1, most=1.0))
                 failures += 1
-                await self._check_existence()
+                # A 503, or silence, may mean that the consumer is gone: nobody would ever say so.
+                self._on_trouble()
 
     def recheck_consumer(self, error: NatsJobsError) -> None:
-        """Something else was refused: end if that is for good; else see whether the consumer is there, and ask again."""
+        """Something else was refused: end if that is for good; else ask again, after a while."""
         self._on_refusal(error)
         if self._state is _State.OPEN:
             self._end_epoch(PullStatus(StatusKind.RETRY_LATER, str(error)))
@@ -262,18 +261,6 @@ class Puller:
         lost = sum(inbox.outstanding for inbox in over)
         self.outstanding -= lost
         return lost
-
-    async def _check_existence(self) -> None:
-        """A 503, or silence, may mean that the consumer is gone: nobody would ever say so."""
-        try:
-            # Without a leader there is no answer, and who waits for it does not pull meanwhile.
-            with anyio.move_on_after(_INFO_TIMEOUT):
-                await self._api.consumer(self.stream, self.consumer)
-        except NatsJobsError as error:
-            if isinstance(error, ApiError) and error.err_code in _GONE_CODES:
-                raise ConsumerGone(self.stream, self.consumer, error.reason) from None
-
-            # No leader, no link, no answer: asking again is all that can be done.
 
     def _receive(self, inbox: PullInbox, message: Msg) -> None:
         inbox.heard()

@@ -102,6 +102,7 @@ class Engine:
             clock=self.clock,
             on_delivery=self._on_delivery,
             on_ready=self._on_ready,
+            on_trouble=self._on_trouble,
         )
         self._claims = Claims(
             self.connection,
@@ -279,6 +280,9 @@ class Engine:
 
     def _on_ready(self) -> None:
         self.dispatcher.refill()
+
+    def _on_trouble(self) -> None:
+        self._watch.check_soon()
 
     def _on_pulled(self, batch: int) -> None:
         self.report.worker(Pull, batch=batch, expires=self.defn.pull_interval)

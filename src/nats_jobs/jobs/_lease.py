@@ -10,7 +10,10 @@ __all__ = ("Lease",)
 
 
 class Lease:
-    """One delivery in hand. `trusted_until` is on the monotonic clock."""
+    """One delivery in hand. `trusted_until` is on the monotonic clock.
+
+    `longest_gap`: seconds between two moments that it was counted from, since the consumer's `ack_wait` was last seen.
+    """
 
     __slots__ = (
         "always_extend",
@@ -20,6 +23,7 @@ class Lease:
         "counted_from",
         "delivery",
         "doubtful",
+        "longest_gap",
         "not_sent",
         "settled_at",
         "settlement",
@@ -32,6 +36,7 @@ class Lease:
     def __init__(self, delivery: Delivery, trusted_until: float, ask_at: float) -> None:
         self.delivery = delivery
         self.counted_from = delivery.sent_not_before
+        self.longest_gap = 0.0
         self.trusted_until = trusted_until
         self.ask_at = ask_at
         self.started = False

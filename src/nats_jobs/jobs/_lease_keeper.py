@@ -167,9 +167,14 @@ class LeaseKeeper:
     def adopt(self, ack_wait: float) -> None:
         """The consumer is the same, and this is its `ack_wait` now. What was held back is sent.
 
-        A shorter one counts at once, from the moments that leases are counted from, also when they are used up
-        by that; a longer one with the next extension that is confirmed.
+        A shorter one counts at once, from the moments that leases are counted from, also when they are used up by that.
+        So they may have been before an extension that came in since it was edited: the server confirms any, also one for
+        a job that it is about to give to somebody else. A longer one counts with the next extension that is confirmed.
         """
+        gaps = {lease: lease.longest_gap for lease in self._leases.values()}
+        for lease in gaps:
+            lease.longest_gap = 0.0
+
         if self._on_hold:
             self._on_hold = False
             self._woken.set()
@@ -178,7 +183,13 @@ class LeaseKeeper:
             return
 
         self._set_ack_wait(ack_wait)
-        for lease in self._leases.values():
+        for lease, longest_gap in gaps.items():
+            if longest_gap >= self._trusted_for and lease.settlement is None:
+                self._lose(
+                    lease, f"ack_wait is {ack_wait:g} s now, and the job was not extended as often as that"
+                )
+                continue
+
             lease.trusted_until = min(lease.trusted_until, lease.counted_from + self._trusted_for)
             if lease.settlement is None:
                 lease.ask_at = min(lease.ask_at, lease.counted_from + self.extension_interval)
@@ -281,6 +292,7 @@ class LeaseKeeper:
         elif self.is_held(lease):
             # Read after the lease was used up, it may be the next holder's that the server has extended.
             lease.trouble = None
+            lease.longest_gap = max(lease.longest_gap, asked_at - lease.counted_from)
             lease.counted_from = max(lease.counted_from, asked_at)
             # Asked for under an ack_wait that is not the longer of the two, if that was edited since.
             until = asked_at + min(trusted_for, self._trusted_for)

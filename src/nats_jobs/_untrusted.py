@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from .errors import Malformed
 
-__all__ = ("field_of", "parse_json", "parse_moment", "parse_number", "shorten")
+__all__ = ("field_of", "is_too_deep", "parse_json", "parse_moment", "parse_number", "shorten")
 
 T = TypeVar("T")
 
@@ -59,12 +59,15 @@ def parse_moment(text: str, what: str) -> datetime:
     raise Malformed(what, f"not a moment with a time zone: {shorten(text)}")
 
 
-def parse_json(data: bytes | str, what: str, *, max_bytes: int = _MAX_JSON_BYTES) -> Any:
+def parse_json(
+    data: bytes | str, what: str, *, max_bytes: int = _MAX_JSON_BYTES, max_depth: int = _MAX_DEPTH
+) -> Any:
     """Return what `data` says as JSON.
 
     Args:
-        data: UTF-8, nested at most 32 deep. `NaN` and `Infinity`, which are not JSON, are refused.
+        data: UTF-8. `NaN` and `Infinity`, which are not JSON, are refused.
         what: names it in the error.
+        max_depth: of nesting; below that of the interpreter's stack.
         max_bytes: refuse what is longer, in bytes (or characters of a text), before looking into it.
 
     Raises:
@@ -79,10 +82,28 @@ def parse_json(data: bytes | str, what: str, *, max_bytes: int = _MAX_JSON_BYTES
     except (ValueError, RecursionError) as error:
         raise Malformed(what, f"not JSON ({type(error).__name__}): {shorten(data)}") from None
 
-    if _is_too_deep(data, value):
-        raise Malformed(what, f"nested more than {_MAX_DEPTH} deep: {shorten(data)}")
+    if is_too_deep(data, value, max_depth):
+        raise Malformed(what, f"nested more than {max_depth} deep: {shorten(data)}")
 
     return value
+
+
+def is_too_deep(data: bytes | str, value: Any, max_depth: int) -> bool:
+    """Whether `value`, which is `data` in JSON, is nested deeper than that."""
+    # Nearly everything that comes has too few brackets to be deep, and counting them costs next to nothing.
+    openers = (
+        data.count("{") + data.count("[") if isinstance(data, str) else data.count(b"{") + data.count(b"[")
+    )
+    if openers <= max_depth:
+        return False
+
+    level: list[Any] = [value]
+    for _ in range(max_depth):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return False
+
+    return any(isinstance(value, dict | list | tuple) for value in level)
 
 
 def field_of(fields: object, name: str, kind: type[T], what: str, default: T | None = None) -> T:
@@ -121,25 +142,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def _is_too_deep(data: bytes | str, value: Any) -> bool:
-    # Nearly everything that comes has too few brackets to be deep, and counting them costs next to nothing.
-    openers = (
-        data.count("{") + data.count("[") if isinstance(data, str) else data.count(b"{") + data.count(b"[")
-    )
-    if openers <= _MAX_DEPTH:
-        return False
-
-    level: list[Any] = [value]
-    for _ in range(_MAX_DEPTH):
-        level = [child for parent in level for child in _children(parent)]
-        if not level:
-            return False
-
-    return any(isinstance(value, list | dict) for value in level)
-
-
 def _children(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return list(value.values())
 
-    return value if isinstance(value, list) else []
+    return list(value) if isinstance(value, list | tuple) else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from anyio import to_thread
 
 from .._untrusted import field_of, parse_json
 from ._errors import Conflict
-from ._json_form import dump_snapshot, load_snapshot
+from ._json_form import MAX_DEPTH, check_size, dump_snapshot, snapshot_of
 from ._node import check_token
 from ._snapshot import Snapshot
 from ._writer import Revision
@@ -20,6 +19,8 @@ __all__ = ("FileStore",)
 
 _WHAT = "snapshot file"
 _MAX_BYTES = 256 * 1024 * 1024
+# Bytes, or more, that the revision takes beside the snapshot.
+_OF_REVISION = 64
 
 
 class FileStore:
@@ -43,6 +44,7 @@ class FileStore:
     async def save(self, id: str, snapshot: Snapshot, expected: Revision | None) -> Revision:
         """See `Store.save`."""
         data = dump_snapshot(snapshot)
+        check_size(snapshot, data, _MAX_BYTES - _OF_REVISION)
         return await to_thread.run_sync(self._save, self._path(id), data, id, expected)
 
     def _path(self, id: str) -> Path:
@@ -54,11 +56,10 @@ class FileStore:
         except FileNotFoundError:
             return None
 
-        fields = parse_json(text, _WHAT, max_bytes=_MAX_BYTES)
+        fields = parse_json(text, _WHAT, max_bytes=_MAX_BYTES, max_depth=MAX_DEPTH)
         revision = field_of(fields, "revision", int, _WHAT, 1)
         fields.pop("revision", None)
-        snapshot = load_snapshot(json.dumps(fields), max_bytes=_MAX_BYTES)
-        return replace(snapshot, revision=revision), revision
+        return replace(snapshot_of(fields), revision=revision), revision
 
     def _save(self, path: Path, data: bytes, id: str, expected: Revision | None) -> Revision:
         found = self._load(path)

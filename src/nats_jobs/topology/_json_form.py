@@ -8,14 +8,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-from .._untrusted import field_of, parse_json
+from .._untrusted import field_of, is_too_deep, parse_json
 from ..errors import Malformed
-from ._errors import TopologyError
+from ._errors import SnapshotTooLarge, TopologyError
 from ._node import KINDS
 from ._snapshot import ItemState, NodeState, RunStatus, Snapshot, Status
 from ._unset import UNSET
 
-__all__ = ("dump_snapshot", "load_snapshot")
+__all__ = ("MAX_DEPTH", "check_size", "dump_snapshot", "load_snapshot", "snapshot_of")
+
+# What users nest, and the levels around it; one limit for what is stored and what is read, or it could not be read again.
+MAX_DEPTH = 256
 
 _NONE = "Symbol(NONE)"
 _OWN = ("status", "started", "finished", "data", "id", "name", "digest", "attempt", "cancelled")
@@ -27,7 +30,7 @@ def dump_snapshot(snapshot: Snapshot) -> bytes:
     """Return the stored form.
 
     Raises:
-        TopologyError: a value that JSON cannot carry. The text names the node.
+        TopologyError: a value that JSON cannot carry, or that is nested about 250 deep. The text names the node.
     """
     try:
         return _dumped(_fields(snapshot))
@@ -35,10 +38,13 @@ def dump_snapshot(snapshot: Snapshot) -> bytes:
         raise _naming_the_node(snapshot) from None
 
 
-def sizes(snapshot: Snapshot) -> dict[str, int]:
-    """Return how many bytes each node brings into the stored form; its input is what others brought."""
-    own = {name: replace(state, input=UNSET) for name, state in snapshot.nodes.items()}
-    return {name: len(_dumped(_node_fields(state))) for name, state in own.items()}
+def check_size(snapshot: Snapshot, data: bytes, limit: int) -> None:
+    """Raise `SnapshotTooLarge` when its stored form, `data`, is longer than `limit`."""
+    if len(data) > limit:
+        # The input of a node is what others brought.
+        own = {name: replace(state, input=UNSET) for name, state in snapshot.nodes.items()}
+        sizes = {name: len(_dumped(_node_fields(state))) for name, state in own.items()}
+        raise SnapshotTooLarge(max(sizes, key=sizes.__getitem__), len(data), limit)
 
 
 def load_snapshot(data: bytes | str, *, max_bytes: int = 64 * 1024 * 1024) -> Snapshot:
@@ -47,7 +53,11 @@ def load_snapshot(data: bytes | str, *, max_bytes: int = 64 * 1024 * 1024) -> Sn
     Raises:
         Malformed: it is neither.
     """
-    fields = parse_json(data, _WHAT, max_bytes=max_bytes)
+    return snapshot_of(parse_json(data, _WHAT, max_bytes=max_bytes, max_depth=MAX_DEPTH))
+
+
+def snapshot_of(fields: Any) -> Snapshot:
+    """Return what was read from the stored form, as JSON. Raises as `load_snapshot`."""
     nodes = field_of(fields, "data", dict, _WHAT)
     loaded = {name: _node(state, f"node {name[:80]!r} of a snapshot") for name, state in nodes.items()}
     for name, state in loaded.items():
@@ -104,7 +114,11 @@ def _known(**fields: Any) -> dict[str, Any]:
 
 
 def _dumped(fields: Mapping[str, Any]) -> bytes:
-    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    data = json.dumps(fields, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    if is_too_deep(data, fields, MAX_DEPTH):
+        raise ValueError("it is nested too deep")
+
+    return data
 
 
 def _naming_the_node(snapshot: Snapshot) -> TopologyError:
@@ -116,7 +130,9 @@ def _naming_the_node(snapshot: Snapshot) -> TopologyError:
                 f"node {name!r} has an input, output or state that JSON cannot carry: {error}"
             )
 
-    return TopologyError("the snapshot has fields that JSON cannot carry")
+    return TopologyError(
+        f"the snapshot has fields that JSON cannot carry, or values nested about {MAX_DEPTH} deep"
+    )
 
 
 def _text(time: datetime | None) -> str | None:

@@ -8,8 +8,8 @@ from nats.js.errors import APIError, BucketNotFoundError, KeyNotFoundError, KeyW
 from nats.js.kv import KeyValue
 
 from ..jobs import Processor
-from ._errors import Conflict, SnapshotTooLarge
-from ._json_form import dump_snapshot, load_snapshot, sizes
+from ._errors import Conflict
+from ._json_form import check_size, dump_snapshot, load_snapshot
 from ._node import check_token
 from ._snapshot import Snapshot
 from ._writer import Revision
@@ -48,11 +48,7 @@ class KVStore:
     async def save(self, id: str, snapshot: Snapshot, expected: Revision | None) -> Revision:
         """See `Store.save`."""
         data = dump_snapshot(snapshot)
-        limit = self._processor.connection.max_payload - _HEADERS
-        if len(data) > limit:
-            parts = sizes(snapshot)
-            raise SnapshotTooLarge(max(parts, key=parts.__getitem__), len(data), limit)
-
+        check_size(snapshot, data, self._processor.connection.max_payload - _HEADERS)
         bucket = await self._bucket()
         try:
             if expected is None:
